@@ -1,0 +1,23 @@
+"""Error messages that carry the remedy, and logs that are counted."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class DataError(ValueError):
+    """Something in the user's files is missing, broken or contradictory; the message names the file."""
+
+
+def did_you_mean(name: object, allowed: Iterable[object]) -> str:
+    """Name the closest allowed value and list them all, for the end of an error message."""
+    names = [str(value) for value in allowed]
+    close = difflib.get_close_matches(str(name), names, n=1)
+    hint = f"Did you mean {close[0]!r}? " if close else ""
+    return f"{hint}Allowed: {', '.join(sorted(names)) or '(none)'}."
+
+
+def check_choice(what: str, value: object, allowed: Iterable[object]) -> None:
+    """Raise a ValueError that names the valid values unless `value` is one of them."""
+    allowed = list(allowed)
+    if value not in allowed:
+        raise ValueError(f"{what}={value!r} does not exist. {did_you_mean(value, allowed)}")

@@ -1,0 +1,102 @@
+"""The event table: one row per thing heard (or read), in seconds of the recording.
+
+Columns that every table has: ``kind`` (sound, word, phoneme, block, ...), ``start`` and ``duration``
+in seconds. Further ones depend on the kind:
+
+==========  =========================================================================================
+sound       ``filepath``; ``offset``: where in the file the event begins, in seconds
+word        ``word``, ``word_index`` (position in its sentence), ``word_sequence`` (the sentence)
+phoneme     ``phoneme``
+block       ``uid``: the text whose hash decides the split
+any         ``modality`` (audio, visual), ``language``, ``condition``, ``sequence_uid``
+==========  =========================================================================================
+"""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from bm.core.messages import DataError, did_you_mean
+
+logger = logging.getLogger(__name__)
+
+REQUIRED = {"sound": ["filepath"], "word": ["word"], "phoneme": ["phoneme"], "block": ["uid"]}
+
+
+def validate_events(events: pd.DataFrame, duration: float, source: str) -> pd.DataFrame:
+    """Return a clean copy of `events` in time order, or say what is wrong with them.
+
+    Repeated rows and events outside the recording are dropped, counted and logged.
+
+    Parameters
+    ----------
+    events : table with at least ``kind``, ``start`` and ``duration``.
+    duration : length of the recording in seconds.
+    source : what to call this table in messages (the recording, or the file).
+
+    Raises
+    ------
+    DataError : a column is missing, or an onset, duration or label is not usable.
+    """
+    for column in ("kind", "start", "duration"):
+        if column not in events:
+            raise DataError(f"{source}: no column {column!r}. {did_you_mean(column, events.columns)}")
+    events = events.reset_index(drop=True).copy()
+    for column in ("start", "duration"):
+        events[column] = _as_seconds(events, column, source)
+    _check_labels(events, source)
+    if not events["start"].is_monotonic_increasing:
+        logger.warning("%s: events were not in time order; sorted.", source)
+        events = events.sort_values("start", kind="stable", ignore_index=True)
+    events = _drop(events, events.duplicated(), source, "repeated event(s)")
+    outside = (events["start"] < 0) | (events["start"] >= duration)
+    events = _drop(events, outside, source, f"event(s) outside the recording's {duration:.3f} s")
+    if "offset" not in events and (events["kind"] == "sound").any():
+        events["offset"] = np.where(events["kind"] == "sound", 0.0, np.nan)
+    return events
+
+
+def write_events(events: pd.DataFrame, path: Path) -> None:
+    """Store a table so that `read_events` gives back the same values, the word "None" included."""
+    events.to_parquet(path, index=False)
+
+
+def read_events(path: Path) -> pd.DataFrame:
+    """Read a table stored with `write_events`."""
+    return pd.read_parquet(path)
+
+
+def _as_seconds(events: pd.DataFrame, column: str, source: str) -> "pd.Series[float]":
+    seconds = pd.to_numeric(events[column], errors="coerce").astype(float)
+    bad = ~np.isfinite(seconds) if column == "start" else (seconds.isna() | (seconds < 0))
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        raise DataError(
+            f"{source}: row {row}: {column}={events[column].iloc[row]!r} is not "
+            f"{'a time' if column == 'start' else 'a length of time'} in seconds "
+            f"({int(bad.sum())} such row(s))."
+        )
+    return seconds
+
+
+def _check_labels(events: pd.DataFrame, source: str) -> None:
+    if events["kind"].isna().any():
+        raise DataError(f"{source}: row {int(np.flatnonzero(events['kind'].isna())[0])} has no kind.")
+    for kind, columns in REQUIRED.items():
+        of_kind = events["kind"] == kind
+        for column in columns if of_kind.any() else ():
+            if column not in events:
+                raise DataError(f"{source}: {kind} events need a column {column!r}.")
+            empty = of_kind & (events[column].isna() | (events[column].astype(str).str.strip() == ""))
+            if empty.any():
+                row = int(np.flatnonzero(empty)[0])
+                raise DataError(f"{source}: row {row}: a {kind} without {column} ({int(empty.sum())} in all).")
+
+
+def _drop(events: pd.DataFrame, drop: "pd.Series[bool]", source: str, what: str) -> pd.DataFrame:
+    if not drop.any():
+        return events
+    logger.warning("%s: %d %s dropped (first at %.3f s).", source, drop.sum(), what, events["start"][drop].iloc[0])
+    return events[~drop].reset_index(drop=True)

@@ -59,7 +59,7 @@ class Preprocessing:
     @property
     def key(self) -> dict[str, Any]:
         """What a cached result depends on, beside the recording."""
-        return {"version": VERSION, "julius": julius.__version__, **asdict(self)}
+        return {"version": VERSION, **asdict(self)}
 
 
 def preprocess(raw: mne.io.BaseRaw, how: Preprocessing, folder: Path, source: str) -> None:

@@ -54,8 +54,8 @@ class Sensors:
 def _layout_positions(info: mne.Info, source: str) -> np.ndarray:
     """[C, 2] positions in the plane, each axis scaled to 0..1 over the sensors that are present."""
     positions = np.full((len(info["ch_names"]), 2), NO_POSITION, dtype=np.float32)
-    with info.copy()._unlock() as unmarked:  # a layout leaves out bad sensors; here they have a place
-        unmarked["bads"] = []
+    unmarked = info.copy()
+    unmarked["bads"] = []  # a layout leaves out bad sensors; here they have a place
     try:
         layout = mne.channels.find_layout(unmarked, exclude=[])
     except (RuntimeError, ValueError) as error:

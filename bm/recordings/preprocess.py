@@ -73,7 +73,7 @@ def preprocess(raw: mne.io.BaseRaw, how: Preprocessing, folder: Path, source: st
     if not len(picks):
         raise DataError(f"{source}: no MEG or EEG channels among {raw.info['ch_names'][:10]}.")
     old_rate, new_rate = _reduced_rates(raw.info["sfreq"], how.sample_rate, source)
-    n_samples = raw.n_times * new_rate // old_rate
+    n_samples = int(raw.n_times) * new_rate // old_rate
     if not n_samples:
         raise DataError(f"{source}: only {raw.n_times} samples at {raw.info['sfreq']} Hz.")
     data = open_memmap(folder / DATA, mode="w+", dtype=np.float32, shape=(n_samples, len(picks)))

@@ -1,0 +1,80 @@
+# `make help` lists what there is. Everything runs in .venv, which `make install` creates.
+# Another interpreter: make install PYTHON=python3.12
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+WORKERS ?= 2
+TESTS ?= tests
+
+# Tests never reach the network, and parallel workers share the cores instead of fighting for them.
+OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_DATASETS_OFFLINE=1
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install check-conf demo test format clean \
+	lint lint-format lint-rules lint-types lint-layers lint-spelling lint-notebooks
+
+help: ## list these targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-22s %s\n", $$1, $$2 }'
+
+install: check-conf $(STAMP) ## create .venv with the pinned dependencies and bm itself
+
+check-conf:
+	@test -f conf/config.yaml || { \
+		echo "bm: conf/config.yaml is missing. The configuration lies beside the package, not in it:" >&2; \
+		echo "bm: run make in a complete clone of the repository (git checkout -- conf brings it back)." >&2; \
+		exit 1; }
+
+$(STAMP): requirements.txt setup.py
+	@command -v "$(PYTHON)" >/dev/null 2>&1 || { \
+		echo "bm: there is no $(PYTHON) here. Install Python 3.11 or later, or name one: make install PYTHON=/path/to/python3" >&2; \
+		exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "bm: $(PYTHON) is $$("$(PYTHON)" --version 2>&1), but bm needs Python 3.11 or later. Name another one: make install PYTHON=/path/to/python3" >&2; \
+		exit 1; }
+	@"$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null || { \
+		echo "bm: $(PYTHON) comes without its venv or ensurepip module. On Debian and Ubuntu: apt-get install python3-venv" >&2; \
+		exit 1; }
+	@rm -f $(STAMP)
+	@$(BIN)/python -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+		|| "$(PYTHON)" -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $(STAMP)
+
+demo: install ## simulate listeners, train on them, report: the whole way in some minutes
+	@$(BIN)/python -m scripts.demo
+
+test: install ## run the whole test suite (TESTS=tests/test_cache.py for a part of it)
+	$(OFFLINE) $(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS)
+
+lint: lint-format lint-rules lint-types lint-layers lint-spelling lint-notebooks ## check style, types and layers
+
+lint-format: install
+	$(BIN)/ruff format --check .
+
+lint-rules: install
+	$(BIN)/ruff check .
+
+lint-types: install
+	$(BIN)/mypy
+
+lint-layers: install
+	$(BIN)/lint-imports
+
+lint-spelling: install
+	$(BIN)/codespell
+
+lint-notebooks: install
+	@git ls-files -z '*.ipynb' | xargs -0 -r $(BIN)/nbstripout --verify
+
+format: install ## rewrite the code in the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove .venv and what tools leave behind (not outputs/ and cache/)
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find bm scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,77 @@
+"""Package metadata. Dependencies are ranges here; requirements.txt has the tested versions."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+
+# Lower bounds are what the tests run with; upper ones keep out the next major version.
+REQUIRED = [
+    "dora-search>=0.1.13,<1",
+    "filelock>=4.2,<5",
+    "hydra-core>=1.3.8,<2",
+    "jinja2>=3.1,<4",
+    "julius>=0.2.8,<1",
+    "matplotlib>=3.11,<4",
+    "mne>=1.13,<2",
+    "mne-bids>=0.20,<1",
+    "numpy>=2.4,<3",
+    "omegaconf>=2.3,<3",
+    "pandas>=3.1,<4",
+    "psutil>=7.2,<8",
+    "pyarrow>=26,<27",  # pandas reads and writes the event tables with it
+    "scipy>=1.17,<2",
+    "soundfile>=0.14,<1",
+    "submitit>=1.5,<2",
+    "torch>=2.13,<3",
+    "tqdm>=4.70,<5",
+    "transformers>=5.23,<6",
+    "xxhash>=4.1,<5",
+]
+
+EXTRAS = {
+    "dev": [
+        "beartype>=0.23,<1",
+        "codespell>=2.4,<3",
+        "hypothesis>=6.170,<7",
+        "import-linter>=2.16,<3",
+        "jaxtyping>=0.3.11,<1",
+        "mypy>=2.4,<3",
+        "nbstripout>=0.9,<1",
+        "pandas-stubs>=3.1,<4",
+        "pre-commit>=4.7,<5",
+        "pybv>=0.8,<1",
+        "pytest>=9.2,<10",
+        "pytest-timeout>=2.4,<3",
+        "pytest-xdist>=3.8,<4",
+        "ruff>=0.17,<0.18",
+        "types-tqdm>=4.70,<5",
+    ],
+    "text": ["spacy>=3.8.18,<4", "wordfreq>=3.1,<4"],
+    "demo": ["espeakng-loader>=0.2.4,<1"],
+}
+
+
+def read_version() -> str:
+    """Version from bm/__init__.py, read as text: importing bm would need its dependencies."""
+    text = (HERE / "bm" / "__init__.py").read_text(encoding="utf-8")
+    match = re.search(r'^__version__ = "([^"]+)"$', text, flags=re.MULTILINE)
+    if match is None:
+        raise ValueError('bm/__init__.py has no line __version__ = "X.Y.Z".')
+    return match.group(1)
+
+
+setup(
+    name="bm",
+    version=read_version(),
+    description="Decode speech from MEG and EEG with contrastive learning",
+    license="MIT",
+    license_files=["LICENSE"],
+    packages=find_packages(include=["bm", "bm.*"]),
+    package_data={"bm": ["py.typed"]},
+    python_requires=">=3.11",
+    install_requires=REQUIRED,
+    extras_require=EXTRAS,
+)

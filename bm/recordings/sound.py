@@ -1,7 +1,7 @@
 """Sound files: how long they last, and the samples between two moments of them.
 
-Enters: a path (wav, flac, ogg, mp3). Leaves: seconds, or a mono tensor at the rate asked for. Every fault of
-a file is a `DataError` that names it.
+Enters: a path (wav, flac, ogg, mp3). Leaves: seconds, or a mono tensor at the rate asked for.
+Every fault of a file is a `DataError` that names it.
 """
 
 import struct
@@ -19,7 +19,7 @@ from bm.core.messages import DataError
 
 SAMPLE_RATE = 16_000
 END_TOLERANCE = 0.1
-"""Seconds by which an event may outlast its file (rounded durations); they are filled with silence."""
+"""Seconds by which an event may outlast its file (rounded durations): they become silence."""
 
 _UNKNOWN_LENGTH = 0x7FFF0000  # what programs that write to a pipe put into a wav header
 _WHOLE_DECODED = (".mp3",)  # formats in which a seek does not land on the exact sample
@@ -43,8 +43,9 @@ def read_sound(
 ) -> torch.Tensor:
     """Read a stretch of a sound file as mono float32 samples [n] at `sample_rate`.
 
-    Only the samples between `offset` and `offset + duration` are read, and they are resampled on their
-    own: whatever the file holds outside of them has no influence on the result. Channels are averaged.
+    Only the samples between `offset` and `offset + duration` are read, and they are resampled on
+    their own: what the file holds outside of them has no influence on the result. Channels are
+    averaged.
 
     Parameters
     ----------
@@ -83,7 +84,7 @@ def read_sound(
 
 
 def sound_digest(path: str | Path) -> str:
-    """Hash of a file's content: the same sound has the same one under every name and on every machine."""
+    """Hash a file's content: one sound has one digest, under any name and on any machine."""
     return _digest(*_identity(path))
 
 
@@ -146,14 +147,14 @@ def _read_frames(path: Path, begin: int, end: int) -> np.ndarray:
         raise _unreadable(path, path.stat().st_size, error) from error
     if len(samples) < end - begin:
         raise DataError(
-            f"{path} is truncated: it should go on to sample {end}, but ends at {begin + len(samples)}. "
-            "Download or copy it again."
+            f"{path} is truncated: it should go on to sample {end}, but ends at "
+            f"{begin + len(samples)}. Download or copy it again."
         )
     return samples.mean(axis=1)
 
 
 def _check_complete(path: Path, size: int) -> None:
-    """Raise for a file that is shorter than it says it is: most such files open without complaint."""
+    """Raise for a file shorter than it says it is: most such files open without complaint."""
     n_missing = {b"RIFF": _missing_from_wav, b"OggS": _missing_from_ogg}
     with open(path, "rb") as file:
         find = n_missing.get(file.read(4), _missing_from_mp3)
@@ -189,7 +190,7 @@ def _missing_from_ogg(file: BinaryIO, size: int) -> int:
 
 
 def _missing_from_mp3(file: BinaryIO, size: int) -> int:
-    """Encoders leave the number of bytes in a first frame without sound (Xing, Info), if they can."""
+    """Encoders leave the number of bytes in a first frame without sound (Xing, Info)."""
     file.seek(0)
     head = file.read(10)
     begin = 0
@@ -202,11 +203,9 @@ def _missing_from_mp3(file: BinaryIO, size: int) -> int:
     place = max(frame.find(b"Xing"), frame.find(b"Info"))
     if not frame.startswith(b"\xff") or place < 0 or len(frame) < place + 16:
         return 0
-    flags, first, second = struct.unpack(">III", frame[place + 4 : place + 16])
+    flags, *numbers = struct.unpack(">III", frame[place + 4 : place + 16])
     has_frames, has_bytes = flags & 1, flags & 2
-    if not has_bytes:
-        return 0
-    return begin + (second if has_frames else first) - size
+    return begin + numbers[1 if has_frames else 0] - size if has_bytes else 0
 
 
 def _unreadable(path: Path, size: int, error: Exception) -> DataError:

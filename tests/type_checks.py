@@ -1,4 +1,4 @@
-"""Check the types of every call into bm while the tests run: jaxtyping shapes, beartype the rest."""
+"""Check types on every call into bm while tests run: jaxtyping does shapes, beartype the rest."""
 
 from collections.abc import Callable
 from typing import Any

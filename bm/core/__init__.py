@@ -1,1 +1,1 @@
-"""What every other room stands on: hashing, the disk cache, messages. Imports nothing else of bm."""
+"""What all rooms stand on: hashing, the disk cache, messages. Imports nothing else of bm."""

@@ -20,10 +20,21 @@ from typing import Any
 from filelock import FileLock
 
 from bm.core.hashing import digest, file_checksum
+from bm.core.messages import DataError
 
 logger = logging.getLogger(__name__)
 
 MANIFEST = "entry.json"
+REMEDIES = {
+    errno.ENOSPC: "the disk is full. Free some space, or choose another folder with cache=PATH "
+    "(for results: dora.dir=PATH). What was finished is kept; the same command goes on from there.",
+    errno.EDQUOT: "your disk quota is used up. Free some space, or choose another folder with "
+    "cache=PATH. What was finished is kept; the same command goes on from there.",
+    errno.EROFS: "the file system is read-only. Choose a writable folder with cache=PATH.",
+    errno.EACCES: "permission denied. Choose a folder of your own with cache=PATH.",
+}
+FULL_BELOW = 1 << 16
+"""Bytes: a disk with less room than this is what made a write fail, whatever the error says."""
 
 
 class Cache:
@@ -69,7 +80,9 @@ class Cache:
                     self._set_aside(path)
                     self._build(path, dict(key), build)
         except OSError as error:
-            raise _explained(error, self.folder) from error
+            if not _is_about(error, self.folder):
+                raise
+            raise _explained(error.errno, self.folder) from error
         self._verified.add(path)
         return path
 
@@ -84,14 +97,17 @@ class Cache:
                 file.name: {"size": file.stat().st_size, "xxh3": file_checksum(file)}
                 for file in sorted(temporary.iterdir())
             }
-            write_json(temporary / MANIFEST, {"key": key, "files": files})
+            (temporary / MANIFEST).write_text(json.dumps({"key": key, "files": files}, indent=1))
             for file in temporary.iterdir():
                 _flush(file)
             _flush(temporary)
             os.replace(temporary, path)
             _flush(path.parent)
-        except BaseException:
+        except BaseException as error:
+            is_full = _is_full(error, path.parent)  # asked before the files go
             shutil.rmtree(temporary, ignore_errors=True)
+            if is_full:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
             raise
 
     def _is_sound(self, path: Path) -> bool:
@@ -134,14 +150,22 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file beside `path`, flush it to disk, and rename it."""
+    """Let `write` fill a temporary file beside `path`, flush it to disk, and rename it.
+
+    Raises
+    ------
+    OSError : the disk is full; `path` is as it was.
+    """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         write(temporary)
         _flush(temporary)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
+        is_full = _is_full(error, path.parent)
         temporary.unlink(missing_ok=True)
+        if is_full:
+            raise _explained(errno.ENOSPC, path.parent) from error
         raise
 
 
@@ -157,17 +181,21 @@ def _readable(label: str) -> str:
     return "".join(c if c.isalnum() or c in "-_." else "_" for c in label)[:80]
 
 
-def _explained(error: OSError, folder: Path) -> OSError:
-    remedies = {
-        errno.ENOSPC: "the disk is full. Free some space or choose another folder with cache=PATH",
-        errno.EDQUOT: "your disk quota is used up. Free some space or choose cache=PATH",
-        errno.EROFS: "the file system is read-only. Choose a writable folder with cache=PATH",
-        errno.EACCES: "permission denied. Choose a folder of your own with cache=PATH",
-    }
-    if error.errno not in remedies:
-        return error
-    return OSError(
-        error.errno,
-        f"Cannot write to the cache {folder}: {remedies[error.errno]}. "
-        "Finished entries are kept; the same command goes on from there.",
-    )
+def _is_full(error: BaseException, folder: Path) -> bool:
+    """Whether a write failed for want of room: some libraries hide it, or say it their own way."""
+    if isinstance(error, DataError) or not isinstance(error, Exception):
+        return False
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return True
+    return shutil.disk_usage(folder).free < FULL_BELOW
+
+
+def _is_about(error: OSError, folder: Path) -> bool:
+    """Whether the error comes from writing to `folder`, and not from reading something else."""
+    if error.errno not in REMEDIES:
+        return False
+    return error.filename is None or Path(os.fsdecode(error.filename)).is_relative_to(folder)
+
+
+def _explained(number: int | None, folder: Path) -> OSError:
+    return OSError(number, f"Cannot write to {folder}: {REMEDIES[number or 0]}")

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 
 class DataError(ValueError):
-    """Something in the user's files is missing, broken or contradictory; the message names the file."""
+    """The user's files are missing, broken or contradictory; the message names the file."""
 
 
 def did_you_mean(name: object, allowed: Iterable[object]) -> str:

@@ -1,7 +1,7 @@
 """Blocks of stimulus, and the split each belongs to.
 
-A block is a stretch of recording that goes as a whole to test, valid or train. Which one is decided by
-a hash of its *content*, so the same sentence lands in the same split for every subject.
+A block is a stretch of recording that goes as a whole to test, valid or train. Which one is decided
+by a hash of its *content*, so the same sentence lands in the same split for every subject.
 """
 
 import hashlib
@@ -41,7 +41,9 @@ def create_blocks(events: pd.DataFrame, rule: str = "sentence") -> pd.DataFrame:
     check_choice("block rule", rule, BLOCK_RULES)
     starts = events["start"][_opens_block(events, rule)].to_numpy(float)
     if not len(starts):
-        raise DataError(f"No event opens a block (rule {rule!r}): is a word of index 0, or a sound, missing?")
+        raise DataError(
+            f"No event opens a block (rule {rule!r}): is a word of index 0, or a sound, missing?"
+        )
     if (np.diff(starts) <= 0).any():
         when = starts[1:][np.diff(starts) <= 0][0]
         raise DataError(f"Two blocks start at {when:.3f} s (rule {rule!r}): are events repeated?")
@@ -49,10 +51,10 @@ def create_blocks(events: pd.DataFrame, rule: str = "sentence") -> pd.DataFrame:
     event_start = stimuli["start"].to_numpy(float)
     event_stop = event_start + stimuli["duration"].to_numpy(float)
     ends = np.append(starts[1:], np.nanmax(event_stop) + EPSILON)
-    uids = [
-        _content(stimuli[(event_start >= start) & (event_stop < end)])
-        for start, end in zip(starts, ends, strict=True)
-    ]
+    uids = []
+    for start, end in zip(starts, ends, strict=True):
+        begun = (event_start >= start) & (event_start < end)
+        uids.append(_content(stimuli[begun & (event_stop < end)]) or _opening(stimuli[begun]))
     durations = np.append(np.diff(starts), np.inf)
     return pd.DataFrame({"kind": "block", "start": starts, "duration": durations, "uid": uids})
 
@@ -66,13 +68,9 @@ def merge_blocks(
 
     As published, a group's length is counted from the end of the previous one, the first from the
     start of the recording: with another lead-in the groups, and so the splits, can differ between
-    recordings. Given the `events`, length is counted in stimulus time instead (from the first to the
-    last event within each block) and no group goes over from one sound to the next, so that every
-    recording of the same stimuli has the same groups.
-
-    Raises
-    ------
-    DataError : the blocks leave a gap, so a merged block other than the last would be too short.
+    recordings. Given the `events`, length is counted in stimulus time instead (from the first to
+    the last event within each block) and no group goes over from one sound to the next, so that
+    every recording of the same stimuli has the same groups.
     """
     if min_duration <= 0:
         return blocks
@@ -88,7 +86,9 @@ def merge_blocks(
             length += lengths[index]
             full = length > min_duration or breaks[index]
         if full or index == len(blocks) - 1:
-            merged.append({"kind": "block", "start": start, "duration": stop - start, "uid": ",".join(group)})
+            merged.append(
+                {"kind": "block", "start": start, "duration": stop - start, "uid": ",".join(group)}
+            )
             start, group, length = stop, [], 0.0
     return pd.DataFrame(merged)
 
@@ -105,15 +105,20 @@ def assign_splits(
 
     Raises
     ------
-    ValueError : the ratios leave nothing to train on, or a split has fewer than `min_blocks` blocks.
+    ValueError : the ratios leave nothing to train on, or a split has too few blocks.
     """
     ratios = {"test": test_ratio, "valid": valid_ratio, "removed": remove_ratio}
     if any(ratio < 0 for ratio in ratios.values()) or sum(ratios.values()) >= 1:
-        raise ValueError(f"Split ratios must be positive and leave a rest to train on, but they are {ratios}.")
+        raise ValueError(
+            f"Split ratios must be positive and leave a rest to train on, but they are {ratios}."
+        )
     ratios["train"] = 1 - sum(ratios.values())
     names = [name for name, ratio in ratios.items() if ratio > 0]
     bounds = np.cumsum([ratios[name] for name in names])
-    splits = [names[int(np.searchsorted(bounds, _score(uid, seed), side="right"))] for uid in blocks["uid"]]
+    splits = [
+        names[int(np.searchsorted(bounds, _score(uid, seed), side="right"))]
+        for uid in blocks["uid"]
+    ]
     _check_counts(splits, min_blocks)
     return blocks.assign(split=splits)
 
@@ -127,28 +132,48 @@ def _opens_block(events: pd.DataFrame, rule: str) -> "pd.Series[bool]":
     first_word = (events["kind"] == "word") & (events["word_index"] == 0)
     if rule == "sentence":
         return first_word
-    return is_sound | (first_word & (events["modality"] == "visual")) if "modality" in events else is_sound
+    return (
+        is_sound | (first_word & (events["modality"] == "visual"))
+        if "modality" in events
+        else is_sound
+    )
 
 
 def _content(events: pd.DataFrame) -> str:
-    """Text that names what a block holds, the same for everyone who heard it."""
+    """Text that names what a block holds, the same for everyone who heard it; "" if nothing does.
+
+    `events` are those that lie within the block from start to end.
+    """
     if "sequence_uid" in events and len(events):
         uids = events["sequence_uid"].unique()
         if len(uids) == 1 and not pd.isna(uids[0]):
-            return str(uids[0])
-    if "condition" in events:
+            return _canonical(uids[0])
+    if "condition" in events and "word" in events:
         read_out = events["condition"].isin(WORD_CONDITIONS) & (events["kind"] != "phoneme")
         if read_out.any():
             return " ".join(str(word) for word in events["word"][read_out])
-    return _sound_content(events)
+    return ""
 
 
-def _sound_content(events: pd.DataFrame) -> str:
-    """File names and the place in them: the published rule (full path, onset) depends on the machine."""
+def _canonical(uid: object) -> str:
+    """Text of an id; 61.0 is "61", as whole numbers turn to floats in a column with gaps."""
+    if isinstance(uid, float) and uid.is_integer():
+        return str(int(uid))
+    return str(uid)
+
+
+def _opening(events: pd.DataFrame) -> str:
+    """Text that names what begins in a block: its sounds, else its words.
+
+    Sounds are named by file name and the place in the file; the published rule (full path, onset
+    in the recording) gives another split on another machine.
+    """
     sounds = events[events["kind"] == "sound"]
-    return " ".join(
-        f"{Path(sound.filepath).name} {getattr(sound, 'offset', 0.0):.3f}" for sound in sounds.itertuples()
-    )
+    if len(sounds):
+        offsets = sounds["offset"] if "offset" in sounds else pd.Series(0.0, index=sounds.index)
+        places = zip(sounds["filepath"], offsets, strict=True)
+        return " ".join(f"{Path(file).name} {offset:.3f}" for file, offset in places)
+    return " ".join(str(word) for word in events["word"][events["kind"] == "word"])
 
 
 def _stimulus_time(blocks: pd.DataFrame, events: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -163,7 +188,8 @@ def _stimulus_time(blocks: pd.DataFrame, events: pd.DataFrame) -> tuple[np.ndarr
     lengths = np.zeros(len(blocks))
     for index, (start, stop) in enumerate(zip(starts, stops, strict=True)):
         inside = (onsets >= start) & (onsets < stop)
-        lengths[index] = offsets[inside].max() - start if inside.any() else 0.0
+        # Rounded to 1 us: the same stimulus gives the same number at any place in a recording.
+        lengths[index] = round(offsets[inside].max() - start, 6) if inside.any() else 0.0
     sound_starts = events["start"][events["kind"] == "sound"].to_numpy(float)
     n_begun = np.searchsorted(sound_starts, starts + EPSILON, side="right")
     breaks = np.append(np.diff(n_begun) > 0, True)
@@ -178,9 +204,12 @@ def _score(uid: str, seed: int) -> float:
 
 def _check_counts(splits: Sequence[str], min_blocks: int) -> None:
     counts: Mapping[str, int] = {name: splits.count(name) for name in sorted(set(splits))}
-    too_few = {name: count for name, count in counts.items() if count < min_blocks and name != "removed"}
+    too_few = {
+        name: count for name, count in counts.items() if count < min_blocks and name != "removed"
+    }
     if too_few:
         raise ValueError(
-            f"Fewer than dset.min_n_blocks_per_split={min_blocks} block(s) in {too_few} (all: {counts}). "
-            "Lower that number, lower dset.min_block_duration, or use longer recordings."
+            f"Fewer than dset.min_n_blocks_per_split={min_blocks} block(s) in {too_few} "
+            f"(all: {counts}). Lower that number, lower dset.min_block_duration, "
+            "or use longer recordings."
         )

@@ -9,7 +9,9 @@ import pandas as pd
 MARGIN = 0.1
 
 
-def cut_sounds_at_blocks(events: pd.DataFrame, blocks: pd.DataFrame, margin: float = MARGIN) -> pd.DataFrame:
+def cut_sounds_at_blocks(
+    events: pd.DataFrame, blocks: pd.DataFrame, margin: float = MARGIN
+) -> pd.DataFrame:
     """Replace each sound by its pieces between block borders.
 
     A border within `margin` seconds of a sound's start or end doesn't cut it. What lies outside all
@@ -41,7 +43,8 @@ def cut_sounds_at_blocks(events: pd.DataFrame, blocks: pd.DataFrame, margin: flo
     pieces.extend(queue)
     if not pieces:
         return events
-    cut = pd.DataFrame(pieces, columns=events.columns).astype(events.dtypes.to_dict())
+    dtypes = {**events.dtypes.to_dict(), "start": float, "duration": float, "offset": float}
+    cut = pd.DataFrame(pieces, columns=events.columns).astype(dtypes)
     both = pd.concat([cut, events[~is_sound]])
     return both.sort_values("start", kind="stable", ignore_index=True)
 
@@ -51,7 +54,9 @@ def _spans(blocks: pd.DataFrame) -> Iterable[tuple[float, float]]:
     return zip(starts, starts + blocks["duration"].to_numpy(float), strict=True)
 
 
-def _cut(sound: dict[Hashable, Any], when: float) -> tuple[dict[Hashable, Any], dict[Hashable, Any]]:
+def _cut(
+    sound: dict[Hashable, Any], when: float
+) -> tuple[dict[Hashable, Any], dict[Hashable, Any]]:
     length = when - sound["start"]
     first = {**sound, "duration": length}
     rest = {

@@ -1,15 +1,15 @@
 """The event table: one row per thing heard (or read), in seconds of the recording.
 
-Columns that every table has: ``kind`` (sound, word, phoneme, block, ...), ``start`` and ``duration``
-in seconds. Further ones depend on the kind:
+Columns that every table has: ``kind`` (sound, word, phoneme, block, ...), ``start`` and
+``duration`` in seconds. Further ones depend on the kind:
 
-==========  =========================================================================================
+==========  ======================================================================================
 sound       ``filepath``; ``offset``: where in the file the event begins, in seconds
 word        ``word``, ``word_index`` (position in its sentence), ``word_sequence`` (the sentence)
 phoneme     ``phoneme``
 block       ``uid``: the text whose hash decides the split
 any         ``modality`` (audio, visual), ``language``, ``condition``, ``sequence_uid``
-==========  =========================================================================================
+==========  ======================================================================================
 """
 
 import logging
@@ -28,7 +28,8 @@ REQUIRED = {"sound": ["filepath"], "word": ["word"], "phoneme": ["phoneme"], "bl
 def validate_events(events: pd.DataFrame, duration: float, source: str) -> pd.DataFrame:
     """Return a clean copy of `events` in time order, or say what is wrong with them.
 
-    Repeated rows and events outside the recording are dropped, counted and logged.
+    Repeated rows and events outside the recording are dropped, counted and logged. A sound that was
+    playing when the recording began is cut there.
 
     Parameters
     ----------
@@ -42,7 +43,9 @@ def validate_events(events: pd.DataFrame, duration: float, source: str) -> pd.Da
     """
     for column in ("kind", "start", "duration"):
         if column not in events:
-            raise DataError(f"{source}: no column {column!r}. {did_you_mean(column, events.columns)}")
+            raise DataError(
+                f"{source}: no column {column!r}. {did_you_mean(column, events.columns)}"
+            )
     events = events.reset_index(drop=True).copy()
     for column in ("start", "duration"):
         events[column] = _as_seconds(events, column, source)
@@ -51,11 +54,9 @@ def validate_events(events: pd.DataFrame, duration: float, source: str) -> pd.Da
         logger.warning("%s: events were not in time order; sorted.", source)
         events = events.sort_values("start", kind="stable", ignore_index=True)
     events = _drop(events, events.duplicated(), source, "repeated event(s)")
+    events = _cut_at_start(_with_offsets(events, source), source)
     outside = (events["start"] < 0) | (events["start"] >= duration)
-    events = _drop(events, outside, source, f"event(s) outside the recording's {duration:.3f} s")
-    if "offset" not in events and (events["kind"] == "sound").any():
-        events["offset"] = np.where(events["kind"] == "sound", 0.0, np.nan)
-    return events
+    return _drop(events, outside, source, f"event(s) outside the recording's {duration:.3f} s")
 
 
 def write_events(events: pd.DataFrame, path: Path) -> None:
@@ -70,7 +71,10 @@ def read_events(path: Path) -> pd.DataFrame:
 
 def _as_seconds(events: pd.DataFrame, column: str, source: str) -> "pd.Series[float]":
     seconds = pd.to_numeric(events[column], errors="coerce").astype(float)
-    bad = ~np.isfinite(seconds) if column == "start" else (seconds.isna() | (seconds < 0))
+    bad = ~np.isfinite(seconds)
+    if column == "duration":
+        endless = (events["kind"] == "block") & (seconds == np.inf)  # the last block has no end
+        bad = (bad & ~endless) | (seconds < 0)
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         raise DataError(
@@ -83,20 +87,70 @@ def _as_seconds(events: pd.DataFrame, column: str, source: str) -> "pd.Series[fl
 
 def _check_labels(events: pd.DataFrame, source: str) -> None:
     if events["kind"].isna().any():
-        raise DataError(f"{source}: row {int(np.flatnonzero(events['kind'].isna())[0])} has no kind.")
+        raise DataError(
+            f"{source}: row {int(np.flatnonzero(events['kind'].isna())[0])} has no kind."
+        )
     for kind, columns in REQUIRED.items():
         of_kind = events["kind"] == kind
         for column in columns if of_kind.any() else ():
             if column not in events:
                 raise DataError(f"{source}: {kind} events need a column {column!r}.")
-            empty = of_kind & (events[column].isna() | (events[column].astype(str).str.strip() == ""))
+            empty = of_kind & (
+                events[column].isna() | (events[column].astype(str).str.strip() == "")
+            )
             if empty.any():
                 row = int(np.flatnonzero(empty)[0])
-                raise DataError(f"{source}: row {row}: a {kind} without {column} ({int(empty.sum())} in all).")
+                raise DataError(
+                    f"{source}: row {row}: a {kind} without {column} ({int(empty.sum())} in all)."
+                )
+
+
+def _with_offsets(events: pd.DataFrame, source: str) -> pd.DataFrame:
+    """Give each sound the place in its file where it begins: 0 unless the table says otherwise."""
+    is_sound = events["kind"] == "sound"
+    if not is_sound.any():
+        return events
+    given = events["offset"] if "offset" in events else pd.Series(np.nan, index=events.index)
+    offsets = pd.to_numeric(given, errors="coerce").astype(float)
+    bad = is_sound & ((offsets < 0) | (offsets.isna() & given.notna()))
+    if bad.any():
+        row = int(np.flatnonzero(bad)[0])
+        raise DataError(
+            f"{source}: row {row}: offset={given.iloc[row]!r} is not a place in a sound file, "
+            "in seconds."
+        )
+    events["offset"] = offsets.where(~is_sound | offsets.notna(), 0.0)
+    return events
+
+
+def _cut_at_start(events: pd.DataFrame, source: str) -> pd.DataFrame:
+    """Let sounds that began before the recording begin with it, further on in their file."""
+    playing = (events["kind"] == "sound") & (events["start"] < 0)
+    playing &= events["start"] + events["duration"] > 0
+    if not playing.any():
+        return events
+    missed = -events["start"].where(playing, 0.0)
+    logger.warning(
+        "%s: %d sound(s) began up to %.3f s before the recording; cut there.",
+        source,
+        playing.sum(),
+        missed.max(),
+    )
+    return events.assign(
+        start=events["start"] + missed,
+        duration=events["duration"] - missed,
+        offset=events["offset"] + missed,
+    )
 
 
 def _drop(events: pd.DataFrame, drop: "pd.Series[bool]", source: str, what: str) -> pd.DataFrame:
     if not drop.any():
         return events
-    logger.warning("%s: %d %s dropped (first at %.3f s).", source, drop.sum(), what, events["start"][drop].iloc[0])
+    logger.warning(
+        "%s: %d %s dropped (first at %.3f s).",
+        source,
+        drop.sum(),
+        what,
+        events["start"][drop].iloc[0],
+    )
     return events[~drop].reset_index(drop=True)

@@ -1,30 +1,35 @@
 """Resample a recording chunk by chunk, filter it, and store it time first.
 
-Resampling is windowed-sinc interpolation (julius), as published. Peak memory is a few chunks of the full
-rate plus one sensor's course at the new rate, whatever the length of the recording.
+Enters: an MNE raw, which need not fit into memory. Leaves: the files of a `Signal`.
+Resampling is windowed-sinc interpolation (julius), as published. Peak memory is a few chunks at the
+full rate plus a few sensors at the new one, whatever the length of the recording.
 """
 
 import logging
 import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import julius
 import mne
 import numpy as np
 import torch
-from numpy.lib.format import open_memmap
 
 from bm.core.messages import DataError
-from bm.recordings.sensors import Sensors
+from bm.recordings.sensors import Sensors, listed
 from bm.recordings.signal import DATA, Signal
 
 logger = logging.getLogger(__name__)
 
-VERSION = 1
-CHUNK_BYTES = 32e6
+VERSION = 2
+CHUNK_BYTES = 8e6
+FILTER_GROUP = 16
+"""Sensors filtered together: one cache line of the time-first array."""
+MAX_DRIFT = 1e-3
+"""Seconds that the clock may be off at the end of a recording with an odd sample rate."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +54,15 @@ class Preprocessing:
         for name, frequency in (("highpass", self.highpass), ("notch", self.notch or 0.0)):
             if not 0 <= frequency < nyquist:
                 raise ValueError(
-                    f"dset.{name}={frequency} Hz: must lie between 0 and {nyquist} Hz, half of dset.sample_rate."
+                    f"dset.{name}={frequency} Hz: must lie between 0 and {nyquist} Hz, "
+                    "half of dset.sample_rate."
                 )
         if self.bandpass is not None:
             low, high = self.bandpass
             if not 0 < low < high < nyquist:
-                raise ValueError(f"dset.bandpass={self.bandpass}: needs 0 < low < high < {nyquist} Hz.")
+                raise ValueError(
+                    f"dset.bandpass={self.bandpass}: needs 0 < low < high < {nyquist} Hz."
+                )
 
     @property
     def key(self) -> dict[str, Any]:
@@ -67,90 +75,137 @@ def preprocess(raw: mne.io.BaseRaw, how: Preprocessing, folder: Path, source: st
 
     Raises
     ------
-    DataError : no data channels, or a recording slower than `how.sample_rate`.
+    DataError : no usable data channels, a recording slower than `how.sample_rate`, or one that
+        cannot be read to its end.
     """
     picks = mne.pick_types(raw.info, meg=True, eeg=True, ref_meg=False, exclude=[])
     if not len(picks):
         raise DataError(f"{source}: no MEG or EEG channels among {raw.info['ch_names'][:10]}.")
-    old_rate, new_rate = _reduced_rates(raw.info["sfreq"], how.sample_rate, source)
-    n_samples = int(raw.n_times) * new_rate // old_rate
+    ratio = _rate_ratio(raw.info["sfreq"], how.sample_rate, int(raw.n_times), source)
+    n_samples = int(int(raw.n_times) / ratio)
     if not n_samples:
-        raise DataError(f"{source}: only {raw.n_times} samples at {raw.info['sfreq']} Hz.")
-    data = open_memmap(folder / DATA, mode="w+", dtype=np.float32, shape=(n_samples, len(picks)))
+        raise DataError(
+            f"{source}: only {raw.n_times} samples at {raw.info['sfreq']} Hz in {_files(raw)}."
+        )
     broken = np.zeros(len(picks), dtype=bool)
-    for begin, chunk, chunk_broken in _resampled_chunks(raw, picks, old_rate, new_rate):
-        data[begin : begin + len(chunk)] = chunk[: n_samples - begin]
-        broken |= chunk_broken
+    with open(folder / DATA, "wb") as file:  # a map of a file not yet written dies on a full disk
+        _write_header(file, (n_samples, len(picks)))
+        for chunk, chunk_broken in _resampled_chunks(raw, picks, ratio, source):
+            file.write(np.ascontiguousarray(chunk, dtype=np.float32).data)
+            broken |= chunk_broken
+    data = np.load(folder / DATA, mmap_mode="r+")
+    flat = _is_flat(data) & ~broken
+    _check_sensors(raw, picks, broken, flat, source)
     _filter(data, how)
-    flat = _is_flat(data)
     data[:, broken | flat] = 0.0
     data.flush()
-    for mask, what in ((broken, "contain NaN or infinite values"), (flat & ~broken, "are flat")):
-        if mask.any():
-            names = [raw.info["ch_names"][index] for index in picks[mask]]
-            logger.warning("%s: %d sensors %s and are left out: %s", source, mask.sum(), what, ", ".join(names[:8]))
-    if (broken | flat).all():
-        raise DataError(f"{source}: every sensor is flat or contains NaN: nothing to learn from.")
     sensors = Sensors.from_info(mne.pick_info(raw.info, picks), source).masked(broken | flat)
     Signal(data, float(how.sample_rate), sensors).describe(folder)
 
 
-def _reduced_rates(old: float, new: float, source: str) -> tuple[int, int]:
-    """Both rates over their greatest common divisor (1000 and 120 Hz give 25 and 3)."""
+def _rate_ratio(old: float, new: float, n_times: int, source: str) -> Fraction:
+    """Old rate over new (1000 and 120 Hz: 25/3), the fraction that interpolation steps by.
+
+    An odd rate such as 600.615 Hz has no small fraction, and interpolation needs memory by its
+    size: a smaller one is taken that keeps time to `MAX_DRIFT` up to the end of the recording.
+    """
     if new > old:
         raise DataError(
             f"{source}: recorded at {old:g} Hz, which can't be raised to dset.sample_rate={new:g}. "
             f"Set dset.sample_rate to {old:g} or less."
         )
-    millihertz = round(old * 1000), round(new * 1000)
-    divisor = math.gcd(*millihertz)
-    return millihertz[0] // divisor, millihertz[1] // divisor
+    exact = Fraction(round(old * 1000), round(new * 1000))
+    limit, ratio = 1000, exact.limit_denominator(1000)
+    while abs(ratio / exact - 1) * (n_times / old) > MAX_DRIFT:
+        limit *= 2
+        ratio = exact.limit_denominator(limit)
+    return ratio
 
 
 def _resampled_chunks(
-    raw: mne.io.BaseRaw, picks: np.ndarray, old_rate: int, new_rate: int
-) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    """Yield (first new sample, [t, C] values, [C] sensors with non-finite values) chunk by chunk.
+    raw: mne.io.BaseRaw, picks: np.ndarray, ratio: Fraction, source: str
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield ([t, C] values, [C] sensors with non-finite values), one chunk after the other.
 
-    Chunks begin at multiples of `old_rate` samples, where the interpolation starts over, and overlap by
-    more than its reach, so that the seams don't show.
+    Chunks begin where the interpolation starts over, and overlap by more than its reach, so that
+    the seams don't show.
     """
-    if old_rate == new_rate:
-        resample, reach = torch.nn.Identity(), 0
-    else:
+    old_rate, new_rate = ratio.numerator, ratio.denominator
+    resample: torch.nn.Module = torch.nn.Identity()
+    overlap = 0
+    if ratio != 1:
         resample = julius.ResampleFrac(old_rate, new_rate)
-        reach = resample._width + old_rate
-    overlap = math.ceil(reach / old_rate) * old_rate
+        overlap = math.ceil((resample._width + old_rate) / old_rate) * old_rate
     n_steps = max(1, int(CHUNK_BYTES / (8 * len(picks)) / old_rate))
     step = max(n_steps * old_rate, overlap)
     for begin in range(0, raw.n_times, step):
         first = max(0, begin - overlap)
-        last = min(raw.n_times, begin + step + overlap)
-        values = raw.get_data(picks, first, last)
+        values = _read(raw, picks, first, min(raw.n_times, begin + step + overlap), source)
         finite = np.isfinite(values)
-        broken = ~finite.all(axis=1)
         values[~finite] = 0.0
-        resampled = resample(torch.from_numpy(values.astype(np.float32))).T.numpy()
+        resampled = resample(torch.from_numpy(values)).T.numpy()
         skip = (begin - first) * new_rate // old_rate
         length = min(step, raw.n_times - begin) * new_rate // old_rate
-        yield begin * new_rate // old_rate, resampled[skip : skip + length], broken
+        yield resampled[skip : skip + length], ~finite.all(axis=1)
+
+
+def _read(raw: mne.io.BaseRaw, picks: np.ndarray, first: int, last: int, source: str) -> np.ndarray:
+    try:
+        return raw.get_data(picks, first, last).astype(np.float32)
+    except Exception as error:  # each format's reader raises types of its own
+        rate = raw.info["sfreq"]
+        raise DataError(
+            f"{source}: cannot read {first / rate:.1f} to {last / rate:.1f} s of {_files(raw)} "
+            f"({type(error).__name__}: {error}). Is the file truncated or not fully downloaded?"
+        ) from error
+
+
+def _files(raw: mne.io.BaseRaw) -> str:
+    return ", ".join(str(file) for file in raw.filenames if file) or "memory"
+
+
+def _write_header(file: BinaryIO, shape: tuple[int, int]) -> None:
+    """Begin an .npy file of float32 values."""
+    header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+
+
+def _check_sensors(
+    raw: mne.io.BaseRaw, picks: np.ndarray, broken: np.ndarray, flat: np.ndarray, source: str
+) -> None:
+    """Count and log the sensors that can't be used; raise if none is left."""
+    for mask, what in ((broken, "contain NaN or infinite values"), (flat, "are flat")):
+        if mask.any():
+            names = [raw.info["ch_names"][index] for index in picks[mask]]
+            logger.warning(
+                "%s: %d of %d sensors %s and are left out: %s",
+                source,
+                mask.sum(),
+                len(picks),
+                what,
+                listed(names),
+            )
+    if (broken | flat).all():
+        raise DataError(f"{source}: every sensor is flat or contains NaN: nothing to learn from.")
 
 
 def _filter(data: np.ndarray, how: Preprocessing) -> None:
-    """Filter [T, C] in place, one sensor at a time."""
+    """Filter [T, C] in place, a few sensors at a time."""
     if not (how.highpass or how.bandpass or how.notch):
         return
-    for sensor in range(data.shape[1]):
-        course = data[:, sensor].astype(np.float64)
+    for first in range(0, data.shape[1], FILTER_GROUP):
+        courses = data[:, first : first + FILTER_GROUP].T.astype(np.float64)
         if how.highpass:
-            tensor = torch.from_numpy(course)
-            course = julius.highpass_filter(tensor, how.highpass / how.sample_rate).numpy()
+            tensor = torch.from_numpy(courses)
+            courses = julius.highpass_filter(tensor, how.highpass / how.sample_rate).numpy()
         if how.notch:
             harmonics = np.arange(how.notch, how.sample_rate / 2, how.notch)
-            course = mne.filter.notch_filter(course, how.sample_rate, harmonics, verbose="error")
+            courses = mne.filter.notch_filter(courses, how.sample_rate, harmonics, verbose="error")
         if how.bandpass:
-            course = mne.filter.filter_data(course, how.sample_rate, *how.bandpass, verbose="error")
-        data[:, sensor] = course
+            courses = mne.filter.filter_data(
+                courses, how.sample_rate, *how.bandpass, verbose="error"
+            )
+        data[:, first : first + FILTER_GROUP] = courses.T
 
 
 def _is_flat(data: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import mne
+import numpy as np
 import pandas as pd
 
 from bm.core.cache import Cache
@@ -82,8 +83,12 @@ class Recording(ABC):
             return self.load_raw()
         except DataError:
             raise
-        except (OSError, ValueError, RuntimeError, KeyError, IndexError, TypeError) as error:
-            raise self._unreadable("raw signal", error) from error
+        except Exception as error:  # each format's reader raises types of its own
+            files = ", ".join(str(file) for file in self.source_files())
+            raise DataError(
+                f"{self}: cannot read the raw signal ({type(error).__name__}: {error}). "
+                f"Is one of these files truncated or not fully downloaded? {files}"
+            ) from error
 
     def events(self) -> pd.DataFrame:
         """Table of events in time order: ``kind, start, duration`` (seconds) and labels.
@@ -98,8 +103,13 @@ class Recording(ABC):
             duration = raw.n_times / raw.info["sfreq"]
             write_events(validate_events(self.load_events(), duration, str(self)), folder / EVENTS)
 
-        events = read_events(self.cache.entry("events", self._key(version=EVENTS_VERSION), build, self._label) / EVENTS)
-        return filter_events(events, self.events_filter, str(self)) if self.events_filter else events
+        events = read_events(
+            self.cache.entry("events", self._key(version=EVENTS_VERSION), build, self._label)
+            / EVENTS
+        )
+        return (
+            filter_events(events, self.events_filter, str(self)) if self.events_filter else events
+        )
 
     def preprocessed(
         self,
@@ -108,17 +118,11 @@ class Recording(ABC):
         bandpass: tuple[float, float] | None = None,
         notch: float | None = None,
     ) -> Signal:
-        """Resampled and filtered signal, computed once and kept in the cache (see `Preprocessing`)."""
+        """Resampled and filtered signal, computed once and kept (see `Preprocessing`)."""
         how = Preprocessing(float(sample_rate), float(highpass), bandpass, notch)
 
         def build(folder: Path) -> None:
-            raw = self.raw()
-            try:
-                preprocess(raw, how, folder, str(self))
-            except (DataError, OSError):
-                raise
-            except (ValueError, RuntimeError, IndexError) as error:
-                raise self._unreadable("raw signal", error) from error
+            preprocess(self.raw(), how, folder, str(self))
 
         return Signal.load(self.cache.entry("signals", self._key(**how.key), build, self._label))
 
@@ -139,13 +143,6 @@ class Recording(ABC):
             **more,
         }
 
-    def _unreadable(self, what: str, error: Exception) -> DataError:
-        files = ", ".join(str(file) for file in self.source_files())
-        return DataError(
-            f"{self}: cannot read the {what} ({type(error).__name__}: {error}). "
-            f"Is one of these files truncated or not fully downloaded? {files}"
-        )
-
 
 def filter_events(events: pd.DataFrame, query: str, source: str) -> pd.DataFrame:
     """Keep the events that match a pandas query, such as ``condition == "sentence"``.
@@ -157,9 +154,11 @@ def filter_events(events: pd.DataFrame, query: str, source: str) -> pd.DataFrame
     ValueError : the query doesn't parse, or names a column that isn't there.
     """
     try:
-        matches = events.eval(query).to_numpy(bool)
+        matches = np.asarray(events.eval(query), dtype=bool)
     except Exception as error:  # pandas raises a dozen types for a malformed query
-        raise ValueError(f"events_filter={query!r} fails on {source}: {error}. Columns: {list(events)}.") from error
+        raise ValueError(
+            f"events_filter={query!r} fails on {source}: {error}. Columns: {list(events)}."
+        ) from error
     kept = events[matches & (events["kind"] != "sound")]
     is_sound = events["kind"] == "sound"
     stops = events["start"] + events["duration"]

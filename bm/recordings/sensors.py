@@ -1,6 +1,7 @@
 """Where the sensors are, and which of them can be used."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import mne
@@ -33,15 +34,15 @@ class Sensors:
         positions = _layout_positions(info, source)
         n_missing = int((positions[:, 0] == NO_POSITION).sum())
         if n_missing:
-            missing = [name for name, place in zip(names, positions, strict=True) if place[0] == NO_POSITION]
+            missing = [names[index] for index in np.flatnonzero(positions[:, 0] == NO_POSITION)]
             logger.warning(
-                "%s: %d of %d sensors have no position and are masked in spatial attention: %s%s",
-                source, n_missing, len(names), ", ".join(missing[:8]), " ..." if n_missing > 8 else "",
-            )  # fmt: skip
-        places = np.array([channel["loc"][:3] for channel in info["chs"]], dtype=np.float64)
-        unknown = ~np.isfinite(places).all(axis=1) | (places == 0).all(axis=1)
-        places[unknown] = np.nan
-        return cls(names, positions, places)
+                "%s: %d of %d sensors have no position and are masked in spatial attention: %s",
+                source,
+                n_missing,
+                len(names),
+                listed(missing),
+            )
+        return cls(names, positions, _digitized_places(info))
 
     def masked(self, unusable: np.ndarray) -> "Sensors":
         """The same sensors, those marked `unusable` [C] without a position."""
@@ -51,22 +52,46 @@ class Sensors:
         return Sensors(self.names, positions, places)
 
 
+def listed(names: Sequence[str], n_shown: int = 8) -> str:
+    """Names for a log message, the first few of many."""
+    return ", ".join(names[:n_shown]) + (", ..." if len(names) > n_shown else "")
+
+
 def _layout_positions(info: mne.Info, source: str) -> np.ndarray:
     """[C, 2] positions in the plane, each axis scaled to 0..1 over the sensors that are present."""
-    positions = np.full((len(info["ch_names"]), 2), NO_POSITION, dtype=np.float32)
+    names = info["ch_names"]
+    positions = np.full((len(names), 2), NO_POSITION, dtype=np.float32)
     unmarked = info.copy()
     unmarked["bads"] = []  # a layout leaves out bad sensors; here they have a place
     try:
-        layout = mne.channels.find_layout(unmarked, exclude=[])
-    except (RuntimeError, ValueError) as error:
+        layout = mne.channels.find_layout(unmarked, exclude=_undigitized(info))
+    except (RuntimeError, ValueError, IndexError) as error:
         logger.warning("%s: no sensor layout (%s).", source, error)
         return positions
+    if layout is None:
+        return positions
     places = dict(zip(layout.names, layout.pos[:, :2], strict=True))
-    found = [index for index, name in enumerate(info["ch_names"]) if name in places]
+    plain = [name if name in places else name.split("-")[0] for name in names]  # CTF: MLC11-4304
+    found = [index for index, name in enumerate(plain) if name in places]
     if not found:
         return positions
-    raw = np.array([places[info["ch_names"][index]] for index in found])
+    raw = np.array([places[plain[index]] for index in found])
     extent = np.ptp(raw, axis=0)
     extent[extent == 0] = 1.0
     positions[found] = (raw - raw.min(axis=0)) / extent
     return positions
+
+
+def _undigitized(info: mne.Info) -> list[str]:
+    """Names of electrodes without a place: a single one would keep MNE from placing the rest."""
+    unknown = np.isnan(_digitized_places(info)[:, 0])
+    kinds = zip(info["ch_names"], info.get_channel_types(), unknown, strict=True)
+    return [name for name, kind, is_unknown in kinds if kind == "eeg" and is_unknown]
+
+
+def _digitized_places(info: mne.Info) -> np.ndarray:
+    """[C, 3] metres; NaN where the file has none."""
+    places = np.array([channel["loc"][:3] for channel in info["chs"]], dtype=np.float64)
+    unknown = ~np.isfinite(places).all(axis=1) | (places == 0).all(axis=1)
+    places[unknown] = np.nan
+    return places

@@ -9,7 +9,12 @@ import numpy as np
 from bm.core.cache import write_json
 from bm.recordings.sensors import Sensors
 
-DATA, POSITIONS, POSITIONS_3D, DESCRIPTION = "data.npy", "positions.npy", "positions_3d.npy", "signal.json"
+DATA, POSITIONS, POSITIONS_3D, DESCRIPTION = (
+    "data.npy",
+    "positions.npy",
+    "positions_3d.npy",
+    "signal.json",
+)
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,8 @@ class Signal:
 
     def describe(self, folder: Path) -> None:
         """Store all but the data in `folder`."""
-        write_json(folder / DESCRIPTION, {"names": self.sensors.names, "sample_rate": self.sample_rate})
+        write_json(
+            folder / DESCRIPTION, {"names": self.sensors.names, "sample_rate": self.sample_rate}
+        )
         np.save(folder / POSITIONS, self.sensors.positions)
         np.save(folder / POSITIONS_3D, self.sensors.positions_3d)

@@ -1,4 +1,55 @@
-from dora import hydra_main
-@hydra_main(config_path="../conf", config_name="config", version_base="1.3")
-def main(args):
-    pass
+"""Entry point of `dora run`: one experiment from its configuration to its test accuracy."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import dora
+from dora.main import DecoratedMain
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from bm.build import Provenance, build_data, build_solver, choose_device
+from bm.config import CONF, Config, from_hydra, provenance
+
+logger = logging.getLogger(__name__)
+
+if not CONF.is_dir():
+    raise FileNotFoundError(
+        f"The configuration folder {CONF} is missing. It lies outside the package, beside it: install bm "
+        "from its checkout in editable mode (make install, or pip install -e .)."
+    )
+
+
+def run(cfg: DictConfig) -> None:
+    """Train and test the experiment that Dora has opened."""
+    config = from_hydra(cfg)
+    provenance = log_configuration(config)
+    if config.show:
+        return
+    if config.download_only:
+        build_data(config, choose_device(config.device))
+        logger.info("Recordings and features are ready in %s.", config.cache)
+        return
+    xp = dora.get_xp()
+    folder = Path(xp.folder).absolute()
+    logger.info("Experiment %s in %s.", xp.sig, folder)
+    solver = build_solver(config, folder, xp.link.update_history, provenance)
+    solver.run()
+    logger.info("Next: python -m scripts.run_eval_probs 'sigs=[%s]'", xp.sig)
+
+
+def log_configuration(config: Config) -> Provenance:
+    """Log, and return, every value that differs from the defaults, and where it came from."""
+    hydra_config = HydraConfig.get()
+    logging.getLogger("bm").setLevel(logging.DEBUG if config.verbose else logging.INFO)
+    entries = provenance(config, list(hydra_config.overrides.task), dict(hydra_config.runtime.choices))
+    width = max((len(key) for key, _, _ in entries), default=0)
+    lines = [f"  {key:<{width}} = {value!r}  ({source})" for key, value, source in entries]
+    logger.info("Configuration, other than the defaults:\n%s", "\n".join(lines))
+    return entries
+
+
+main: DecoratedMain = dora.hydra_main(
+    config_path="../conf", config_name="config", version_base="1.3"
+)(run)

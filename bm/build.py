@@ -1,0 +1,268 @@
+"""The only factory: from a configuration to recordings, features, segments, models and a solver."""
+
+import inspect
+import itertools
+import logging
+import random
+import subprocess
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from dora import to_absolute_path
+from torch import nn
+
+from bm import __version__
+from bm.config import Config, DsetConfig, to_dict
+from bm.core.cache import Cache
+from bm.core.messages import check_choice
+from bm.features import Feature, build_table, make_features
+from bm.losses import ClipLoss, RegressionLoss
+from bm.models import SimpleConv
+from bm.models.deepmel import DeepMel
+from bm.recordings import Recording
+from bm.scaling import BatchScaler
+from bm.segments import SignalStore, Splits, WindowRule, build_splits, prepare
+from bm.segments.controls import apply_control
+from bm.segments.prepare import BlockRule, SignalSettings
+from bm.solver import History, Solver, Training
+from bm.studies import from_selection
+
+logger = logging.getLogger(__name__)
+
+LOSSES: dict[str, Callable[[], nn.Module]] = {
+    "clip": ClipLoss,
+    "l1": lambda: RegressionLoss(1),
+    "mse": lambda: RegressionLoss(2),
+}
+
+Provenance = Sequence[tuple[str, Any, str]]
+
+
+@dataclass(frozen=True)
+class Data:
+    """Segments of an experiment, and the features they carry."""
+
+    splits: Splits
+    features: list[Feature]
+
+
+def build_recordings(config: Config) -> list[Recording]:
+    """Recordings of all selections, interleaved, in their final order.
+
+    Raises
+    ------
+    ValueError : a selection doesn't exist.
+    """
+    dset, cache = config.dset, Cache(to_absolute_path(config.cache))
+    per_selection = []
+    for name in dset.selections:
+        check_choice("dset.selections", name, config.selections)
+        per_selection.append(list(from_selection(_selection(config, name), cache)))
+    recordings = [
+        recording
+        for group in itertools.zip_longest(*per_selection)
+        for recording in group
+        if recording is not None
+    ]
+    if dset.shuffle_recordings_seed >= 0:
+        random.Random(dset.shuffle_recordings_seed).shuffle(recordings)
+    return recordings[dset.skip_recordings :][: dset.n_recordings]
+
+
+def build_data(config: Config, device: str) -> Data:
+    """Prepare recordings and features, and cut both into segments."""
+    dset = config.dset
+    bandpass = None if dset.bandpass is None else _pair(dset.bandpass, "dset.bandpass")
+    signals = SignalSettings(dset.sample_rate, dset.highpass, bandpass, dset.notch)
+    recordings = build_recordings(config)
+    prepared = prepare(recordings, signals, _from_fields(BlockRule, dset), dset.on_bad_recording)
+    features = make_features(dset.features, dset.features_params)
+    cache = Cache(to_absolute_path(config.cache))
+    events = [item.events for item in prepared]
+    n_samples = [item.signal.n_samples for item in prepared]
+    tables = [
+        build_table(feature, events, n_samples, dset.sample_rate, cache) for feature in features
+    ]
+    prepared = apply_control(prepared, dset.control, config.seed)
+    store = SignalStore([item.signal for item in prepared], dset.residency, device)
+    splits = build_splits(
+        prepared,
+        tables,
+        build_windows(dset),
+        store,
+        baseline=dset.apply_baseline,
+        event_mask=dset.event_mask,
+        n_subjects=dset.n_subjects,
+        n_subjects_test=dset.n_subjects_test,
+        allow_empty_split=dset.allow_empty_split,
+    )
+    return Data(splits, features)
+
+
+def build_windows(dset: DsetConfig) -> dict[str, WindowRule]:
+    """Windows of each split."""
+    train = _from_fields(WindowRule, dset)
+    test = {name: value for name, value in vars(dset.test).items() if value is not None}
+    return {"train": train, "valid": train, "test": replace(train, **test)}
+
+
+def build_models(
+    config: Config, n_sensors: int, n_features: int, n_subjects: int
+) -> nn.ModuleDict:
+    """Brain encoder ("meg") and, if configured, a model of the features ("features")."""
+    torch.manual_seed(config.seed)
+    models = nn.ModuleDict()
+    if config.feature_model_name == "deep_mel":
+        params = dict(config.feature_model_params)
+        models["features"] = DeepMel(n_features, **params)
+        n_features = params["n_out_channels"]
+    options = {
+        name: value
+        for name, value in vars(config.simpleconv).items()
+        if name in inspect.signature(SimpleConv).parameters and name != "hidden"
+    }
+    hidden = config.simpleconv.hidden.meg
+    if hidden is None:
+        raise ValueError("simpleconv.hidden.meg isn't set: how many channels should the encoder have?")
+    n_subjects = config.override_n_subjects_model or n_subjects
+    models["meg"] = SimpleConv(n_sensors, n_features, n_subjects, hidden, **options)
+    return models
+
+
+def build_solver(
+    config: Config,
+    folder: Path | None = None,
+    publish: Callable[[History], None] | None = None,
+    provenance: Provenance = (),
+) -> Solver:
+    """Everything that an experiment needs to run.
+
+    Parameters
+    ----------
+    config : the experiment.
+    folder : where its checkpoint lives; None: nothing is kept.
+    publish : told the history after each epoch.
+    provenance : (key, value, source) of values that aren't the defaults, kept in the checkpoint.
+    """
+    device = choose_device(config.device)
+    data = build_data(config, device)
+    splits, train = data.splits, data.splits.datasets["train"]
+    models = build_models(config, train.store.n_sensors, train.n_features, len(splits.subjects))
+    n_parameters = sum(parameter.numel() for parameter in models.parameters())
+    logger.info("Model: %s parameters.", f"{n_parameters:,}")
+    norm = config.norm
+    scaler = BatchScaler(
+        norm.max_scale,
+        norm.clip,
+        norm.scaler.per_channel,
+        norm.scaler.n_samples_per_recording,
+        norm.scaler.n_samples_features,
+        norm.exclude_empty_features,
+    )
+    scaler.fit(train, len(splits.prepared), config.seed)
+    solver = Solver(
+        splits,
+        models,
+        LOSSES[config.optim.loss](),
+        scaler,
+        build_training(config, device),
+        config.optim.lr,
+        config.optim.beta2,
+        folder,
+        describe(config, data, provenance),
+        publish,
+    )
+    if config.continue_sig is not None:
+        if folder is None:
+            raise ValueError("continue_sig needs an experiment folder to find the other one beside.")
+        solver.start_from(folder.parent / config.continue_sig / "checkpoint.th", config.continue_best)
+    return solver
+
+
+def build_training(config: Config, device: str) -> Training:
+    """Settings of the solver."""
+    return Training(
+        epochs=config.optim.epochs,
+        batch_size=config.optim.batch_size,
+        sample_rate=config.dset.sample_rate,
+        max_batches=config.optim.max_batches,
+        patience=config.early_stop_patience,
+        seed=config.seed,
+        delay=config.task.offset_meg_ms / 1000,
+        device=device,
+        precision=config.optim.precision,
+        eval_every=config.eval_every,
+        n_workers=config.num_workers if device != "cpu" else 0,
+        mask_loss=config.task.mask_loss,
+        word_top_x=config.test.wer_topx,
+        word_negatives=config.test.wer_negatives,
+        word_recordings=config.test.wer_recordings,
+        word_study=config.test.wer_study,
+        random_estimates=config.test.wer_random,
+        n_prints=config.num_prints,
+    )
+
+
+def choose_device(wanted: str) -> str:
+    """The configured device, or the CPU (logged) where there is no such thing."""
+    if wanted.startswith("cuda") and not torch.cuda.is_available():
+        logger.warning("device=%s, but no GPU is available: using the CPU.", wanted)
+        return "cpu"
+    return wanted
+
+
+def describe(config: Config, data: Data, provenance: Provenance) -> dict[str, Any]:
+    """What makes a checkpoint self-contained, in plain values."""
+    packages = ("torch", "numpy", "mne")
+    return {
+        "config": to_dict(config),
+        "provenance": [list(entry) for entry in provenance],
+        "features": [
+            {"name": feature.name, "dimension": feature.dimension} for feature in data.features
+        ],
+        "sensors": [list(item.signal.sensors.names) for item in data.splits.prepared],
+        "versions": {"bm": __version__, **{name: version(name) for name in packages}},
+        "commit": _git_commit(),
+    }
+
+
+def _selection(config: Config, name: str) -> dict[str, Any]:
+    """A selection, with the path of its study where it names none."""
+    selection = dict(config.selections[name])
+    paths = config.study_paths.get("default", {})
+    for key in ("path", "root"):
+        if selection.get(key):
+            selection[key] = to_absolute_path(selection[key])
+    if not any(selection.get(key) for key in ("path", "root")) and selection.get("study") in paths:
+        selection["path"] = to_absolute_path(paths[selection["study"]])
+    return selection
+
+
+def _from_fields(kind: Any, config: Any) -> Any:
+    """Build a dataclass from the keys of a configuration that have the names of its fields."""
+    names = kind.__dataclass_fields__
+    return kind(**{name: getattr(config, name) for name in names if hasattr(config, name)})
+
+
+def _pair(values: Sequence[float], key: str) -> tuple[float, float]:
+    if len(values) != 2:
+        raise ValueError(f"{key}={list(values)} needs two frequencies, [low, high].")
+    return values[0], values[1]
+
+
+def _git_commit() -> str | None:
+    """Commit of the code in use; None where it isn't a git checkout."""
+    folder = Path(__file__).parent
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+

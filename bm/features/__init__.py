@@ -1,0 +1,17 @@
+"""Features of the stimulus: what the brain signal is matched against."""
+
+from bm.features import mel, words  # noqa: F401  (each module registers its features)
+from bm.features.base import EventFeature, Feature, SoundFeature, make_features, register, registry
+from bm.features.table import FeatureTable, build_table, word_mask
+
+__all__ = [
+    "EventFeature",
+    "Feature",
+    "FeatureTable",
+    "SoundFeature",
+    "build_table",
+    "make_features",
+    "register",
+    "registry",
+    "word_mask",
+]

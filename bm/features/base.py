@@ -1,0 +1,102 @@
+"""What a feature is. A new one is a small class with `@register`; nothing else needs to know it.
+
+A feature turns each stimulus into a few rows of numbers, once, however many people heard it: a
+`SoundFeature` a piece of sound into frames, an `EventFeature` an event (a word, a phoneme) into one row.
+`bm.features.table` then lays the rows along the time of each recording.
+"""
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+import torch
+
+from bm.core.messages import check_choice, did_you_mean
+
+registry: dict[str, type["Feature"]] = {}
+"""Features by the name that `dset.features` uses."""
+
+
+class Feature(ABC):
+    """A feature of the stimulus.
+
+    Attributes
+    ----------
+    event_kind : kind of the events that carry it ("sound", "word", "phoneme", ...).
+    dimension : F, columns of its table.
+    normalizable : whether the scaler may centre and scale it (not where values are labels).
+    cardinality : number of classes of a categorical feature; None for a continuous one.
+    version : raise it whenever the same arguments give other numbers.
+    """
+
+    event_kind: ClassVar[str]
+    normalizable: ClassVar[bool] = True
+    cardinality: int | None = None
+    dimension: int = 1
+    version: ClassVar[int] = 1
+
+    @property
+    def name(self) -> str:
+        """Name in the registry."""
+        return type(self).__name__
+
+    @property
+    def default(self) -> float:
+        """Value where nothing is heard."""
+        return 0.0
+
+
+class SoundFeature(Feature):
+    """A feature computed from sound."""
+
+    event_kind = "sound"
+    input_rate: ClassVar[int] = 16_000
+
+    @property
+    @abstractmethod
+    def key(self) -> dict[str, Any]:
+        """Every argument that changes the numbers; names the tables in the cache."""
+
+    @abstractmethod
+    def frames(self, sound: torch.Tensor) -> np.ndarray:
+        """Frames [n, F] float32, evenly spaced over one piece of sound [n_samples] at `input_rate`."""
+
+
+class EventFeature(Feature):
+    """A feature with one value per event."""
+
+    event_kind = "word"
+
+    @abstractmethod
+    def values(self, events: pd.DataFrame) -> np.ndarray:
+        """Rows [n_events, F] of events of `event_kind`."""
+
+
+def register(feature: type[Feature]) -> type[Feature]:
+    """Class decorator: make a feature known by the name of its class."""
+    registry[feature.__name__] = feature
+    return feature
+
+
+def make_features(names: Sequence[str], params: Mapping[str, Mapping[str, Any]]) -> list[Feature]:
+    """Build features by name, each with its own parameters.
+
+    Raises
+    ------
+    ValueError : a feature or one of its parameters doesn't exist.
+    """
+    features = []
+    for name in names:
+        check_choice("dset.features", name, registry)
+        arguments = dict(params.get(name, {}))
+        allowed = list(inspect.signature(registry[name]).parameters)
+        for argument in arguments:
+            if argument not in allowed:
+                raise ValueError(
+                    f"dset.features_params.{name} has no {argument!r}. {did_you_mean(argument, allowed)}"
+                )
+        features.append(registry[name](**arguments))
+    return features

@@ -1,0 +1,5 @@
+"""Brain encoders: pure torch, `[B, C, T]` in, `[B, F, T]` out."""
+
+from bm.models.simpleconv import SimpleConv
+
+__all__ = ["SimpleConv"]

@@ -1,0 +1,63 @@
+"""Entry point of notebooks and scripts: a trained experiment, from its signature or its checkpoint."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from dora import XP
+
+from bm.build import build_solver
+from bm.config import from_dict, from_hydra
+from bm.solver import CHECKPOINT, Solver, read_checkpoint
+from bm.train import main
+
+
+def get_solver_from_sig(sig: str) -> Solver:
+    """Solver of an experiment that was run, with its trained weights.
+
+    Parameters
+    ----------
+    sig : signature that `dora run` or `dora info` prints.
+
+    Raises
+    ------
+    ValueError : no experiment of that signature, or it has no checkpoint yet.
+    """
+    try:
+        xp = main.get_xp_from_sig(sig)
+    except RuntimeError as error:
+        folder = main.dora.dir / main.dora.xps
+        known = sorted(path.name for path in folder.glob("*")) if folder.exists() else []
+        raise ValueError(
+            f"No experiment {sig!r} in {folder}. Known: {', '.join(known) or '(none)'}."
+        ) from error
+    return get_solver_from_xp(xp)
+
+
+def get_solver_from_args(argv: Sequence[str]) -> Solver:
+    """Solver of the experiment that ``dora run`` would give with these arguments."""
+    return get_solver_from_xp(main.get_xp(list(argv)))
+
+
+def get_solver_from_xp(xp: XP) -> Solver:
+    """Solver of a Dora experiment, with its trained weights."""
+    solver = build_solver(from_hydra(xp.cfg), Path(xp.folder).absolute())
+    if not solver.restore():
+        raise ValueError(
+            f"Experiment {xp.sig} has no {CHECKPOINT} in {xp.folder}: has it run for an epoch? "
+            f"Start it with: dora run -f {xp.sig}"
+        )
+    return solver
+
+
+def get_solver_from_checkpoint(path: str | Path) -> Solver:
+    """Solver with the weights and the configuration of a checkpoint file.
+
+    Raises
+    ------
+    ValueError : the file can't be read, or its data aren't here.
+    """
+    path = Path(path).absolute()
+    path = path / CHECKPOINT if path.is_dir() else path
+    solver = build_solver(from_dict(read_checkpoint(path)["config"]), path.parent)
+    solver.restore()
+    return solver

@@ -1,0 +1,169 @@
+"""Bring signals and features to a common scale, with statistics of the training split alone.
+
+Brain signals: per recording and sensor, median and interquartile range, then clamped. Features: mean and
+standard deviation. Reference: Défossez et al. 2023, doi:10.1038/s42256-023-00714-5.
+"""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bm.segments import SegmentBatch, SegmentDataset
+
+logger = logging.getLogger(__name__)
+
+
+def robust_scale(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Median and interquartile range of each column of [N, C].
+
+    Quartiles are the sorted values at index int(q * N), without interpolation, as published. A column
+    without spread has scale 1.
+    """
+    n = len(values)
+    places = [int(q * n) for q in (0.25, 0.5, 0.75)]
+    ordered = np.partition(values, places, axis=0)
+    low, centre, high = (ordered[place] for place in places)
+    scale = high - low
+    return centre, np.where(scale == 0, np.ones_like(scale), scale)
+
+
+class BatchScaler:
+    """Scales batches of segments.
+
+    Parameters
+    ----------
+    max_scale : brain signals are clamped to this many interquartile ranges.
+    clip : clamp; else segments that go beyond are rejected.
+    per_channel : scale each feature column on its own rather than all columns alike.
+    n_samples_per_recording : segments that the scale of a recording is estimated on.
+    n_samples_features : segments that the scale of the features is estimated on.
+    exclude_empty_features : reject segments in which no word is heard.
+
+    Attributes
+    ----------
+    centre, scale : [R, C] per recording and sensor.
+    feature_centre, feature_scale : [F].
+    """
+
+    def __init__(
+        self,
+        max_scale: float = 20.0,
+        clip: bool = True,
+        per_channel: bool = False,
+        n_samples_per_recording: int = 200,
+        n_samples_features: int = 8000,
+        exclude_empty_features: bool = False,
+    ):
+        if max_scale <= 0:
+            raise ValueError(f"norm.max_scale={max_scale} must be positive.")
+        self.max_scale = max_scale
+        self.clip = clip
+        self.per_channel = per_channel
+        self.n_samples_per_recording = n_samples_per_recording
+        self.n_samples_features = n_samples_features
+        self.exclude_empty_features = exclude_empty_features
+        self.centre = self.scale = torch.empty(0, 0)
+        self.feature_centre = self.feature_scale = torch.empty(0)
+
+    def fit(self, train: SegmentDataset, n_recordings: int, seed: int) -> "BatchScaler":
+        """Estimate all statistics on training segments, drawn at random from `seed`.
+
+        Raises
+        ------
+        ValueError : a feature has no spread at all.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        self.centre = torch.zeros(n_recordings, train.store.n_sensors)
+        self.scale = torch.ones(n_recordings, train.store.n_sensors)
+        recording = torch.tensor(train.table["recording"].to_numpy(np.int64))
+        for index in recording.unique().tolist():
+            rows = (recording == index).nonzero()[:, 0]
+            rows = rows[torch.randperm(len(rows), generator=generator)][: self.n_samples_per_recording]
+            meg = train.gather_meg(rows).transpose(1, 2).flatten(0, 1).cpu().numpy()
+            centre, scale = robust_scale(meg)
+            self.centre[index], self.scale[index] = torch.from_numpy(centre), torch.from_numpy(scale)
+        rows = torch.randperm(len(train), generator=generator)[: self.n_samples_features]
+        self._fit_features(train, rows)
+        return self
+
+    def _fit_features(self, train: SegmentDataset, rows: Tensor) -> None:
+        """Weigh each row of a feature's table by how often the chosen segments see it during words."""
+        samples = train.samples(rows).flatten()
+        heard = train.stimuli.mask[samples]
+        if heard.any():
+            samples = samples[heard]
+        else:
+            logger.warning("No words in the training segments: features are scaled over all samples.")
+        centres, scales = [], []
+        for feature, table, timeline in zip(
+            train.stimuli.features, train.stimuli.rows, train.stimuli.timelines, strict=True
+        ):
+            centre, scale = torch.zeros(table.shape[1]), torch.ones(table.shape[1])
+            if feature.normalizable:
+                counts = torch.bincount(timeline[samples], minlength=len(table)).double()
+                centre, scale = _weighted_scale(table, counts, self.per_channel)
+                if not (scale > 0).all():
+                    raise ValueError(
+                        f"Feature {feature.name} has the same value in all training segments: nothing "
+                        "to learn. Are the sound files silent, or the events missing?"
+                    )
+            centres.append(centre)
+            scales.append(scale)
+        self.feature_centre, self.feature_scale = torch.cat(centres), torch.cat(scales)
+
+    def __call__(self, batch: SegmentBatch) -> SegmentBatch:
+        """Scaled copy of a batch; rejected segments are missing from it."""
+        self._move(batch.meg.device)
+        centre = self.centre[batch.recording_index][..., None]
+        scale = self.scale[batch.recording_index][..., None]
+        meg = (batch.meg - centre) / scale
+        features = (batch.features - self.feature_centre[:, None]) / self.feature_scale[:, None]
+        keep = torch.ones(len(batch), dtype=torch.bool, device=meg.device)
+        if self.clip:
+            meg = meg.clamp(-self.max_scale, self.max_scale)
+        else:
+            keep &= (meg.abs() <= self.max_scale).flatten(1).all(dim=1)
+        if self.exclude_empty_features:
+            keep &= batch.mask.flatten(1).any(dim=1)
+        scaled = SegmentBatch(
+            meg, features, batch.mask, batch.subject_index, batch.recording_index,
+            batch.layout_index, batch.row,
+        )  # fmt: skip
+        return scaled if keep.all() else scaled.select(keep)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and numbers that `load_state_dict` restores."""
+        return {name: getattr(self, name) for name in (*_TENSORS, *_NUMBERS)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what `state_dict` gave."""
+        for name in (*_TENSORS, *_NUMBERS):
+            setattr(self, name, state[name])
+
+    def _move(self, device: torch.device) -> None:
+        if self.centre.device != device:
+            for name in _TENSORS:
+                setattr(self, name, getattr(self, name).to(device))
+
+
+_TENSORS: Sequence[str] = ("centre", "scale", "feature_centre", "feature_scale")
+_NUMBERS: Sequence[str] = (
+    "max_scale", "clip", "per_channel", "n_samples_per_recording", "n_samples_features",
+    "exclude_empty_features",
+)  # fmt: skip
+
+
+def _weighted_scale(table: Tensor, counts: Tensor, per_channel: bool) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation [F] of the rows of a table [n, F], row k counted `counts[k]` times."""
+    used = counts > 0
+    rows, weights = table[used].double(), counts[used, None] / counts.sum()
+    mean = (rows * weights).sum(dim=0)
+    square = (rows.square() * weights).sum(dim=0)
+    if not per_channel:
+        mean, square = mean.mean().expand_as(mean), square.mean().expand_as(square)
+    deviation = (square - mean.square()).clamp(min=0).sqrt()
+    return mean.float().cpu(), deviation.float().cpu()

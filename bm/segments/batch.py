@@ -1,0 +1,71 @@
+"""A batch of segments."""
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class SegmentBatch:
+    """Segments side by side, of several subjects and recordings.
+
+    Attributes
+    ----------
+    meg : [B, C, T] brain signal, MEG or EEG.
+    features : [B, F, T] features of the stimulus.
+    mask : [B, 1, T] bool, where a word is heard.
+    subject_index, recording_index, layout_index : [B].
+    row : [B], row of the split's table of segments.
+    """
+
+    meg: Tensor
+    features: Tensor
+    mask: Tensor
+    subject_index: Tensor
+    recording_index: Tensor
+    layout_index: Tensor
+    row: Tensor
+
+    def __len__(self) -> int:
+        return len(self.meg)
+
+    def select(self, keep: Tensor) -> "SegmentBatch":
+        """Only the segments marked in `keep` [B]."""
+        return SegmentBatch(*(getattr(self, name)[keep] for name in self.__dataclass_fields__))
+
+    def to(self, device: str, non_blocking: bool = False) -> "SegmentBatch":
+        """The same batch on another device."""
+        moved = {
+            name: getattr(self, name).to(device, non_blocking=non_blocking)
+            for name in self.__dataclass_fields__
+        }
+        return replace(self, **moved)
+
+
+def align_to_delay(
+    meg: Tensor, features: Tensor, delay: float, sample_rate: float
+) -> tuple[Tensor, Tensor]:
+    """Pair each brain sample with the stimulus heard `delay` seconds earlier.
+
+    Parameters
+    ----------
+    meg, features : [B, C, T] and [B, F, T], at the same sample rate.
+    delay : seconds from sound to brain response; 0.15 in [1]_.
+    sample_rate : Hz.
+
+    Returns
+    -------
+    [B, C, T - n] and [B, F, T - n], n being the delay in whole samples (truncated, as published).
+
+    References
+    ----------
+    .. [1] Défossez et al. 2023, doi:10.1038/s42256-023-00714-5
+    """
+    n_times = meg.shape[-1]
+    n_delay = int(delay * sample_rate)
+    if not 0 <= n_delay < n_times:
+        raise ValueError(
+            f"A delay of {delay} s is {n_delay} samples, but the segment has {n_times}. "
+            f"Choose 0 to {(n_times - 1) / sample_rate:.2f} s (task.offset_meg_ms)."
+        )
+    return meg[..., n_delay:], features[..., : n_times - n_delay]

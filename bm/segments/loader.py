@@ -1,0 +1,72 @@
+"""Batches of a split, in an order that depends on a seed and the epoch alone."""
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import torch
+
+from bm.segments.batch import SegmentBatch
+from bm.segments.dataset import SegmentDataset
+
+
+class SegmentLoader:
+    """Iterate over a split in batches.
+
+    Parameters
+    ----------
+    dataset : segments.
+    batch_size : segments per batch; the last one may be smaller.
+    device : where batches go.
+    seed : order of the segments.
+    max_batches : stop after so many; None: all.
+    n_workers : batches prepared ahead, each by a thread.
+    """
+
+    def __init__(
+        self,
+        dataset: SegmentDataset,
+        batch_size: int,
+        device: str = "cpu",
+        seed: int = 0,
+        max_batches: int | None = None,
+        n_workers: int = 0,
+    ):
+        if batch_size < 1:
+            raise ValueError(f"optim.batch_size={batch_size} must be at least 1.")
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.device = device
+        self.seed = seed
+        self.max_batches = max_batches
+        self.n_workers = n_workers
+
+    def __len__(self) -> int:
+        n_batches = -(-len(self.dataset) // self.batch_size)
+        return n_batches if self.max_batches is None else min(n_batches, self.max_batches)
+
+    def epoch(self, number: int) -> Iterator[SegmentBatch]:
+        """Batches of one epoch, shuffled; the same number always gives the same order."""
+        generator = torch.Generator().manual_seed(self.seed * 100_003 + number)
+        return self._batches(torch.randperm(len(self.dataset), generator=generator))
+
+    def in_order(self) -> Iterator[SegmentBatch]:
+        """Batches in the order of the split's table."""
+        return self._batches(torch.arange(len(self.dataset)))
+
+    def _batches(self, order: torch.Tensor) -> Iterator[SegmentBatch]:
+        parts = order.split(self.batch_size)[: len(self)]
+        if not self.n_workers:
+            yield from map(self._load, parts)
+            return
+        with ThreadPoolExecutor(self.n_workers) as pool:
+            ahead: deque[Future[SegmentBatch]] = deque()
+            for part in parts:
+                ahead.append(pool.submit(self._load, part))
+                if len(ahead) > self.n_workers:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+
+    def _load(self, rows: torch.Tensor) -> SegmentBatch:
+        return self.dataset.gather(rows).to(self.device, non_blocking=True)

@@ -1,0 +1,144 @@
+"""From recordings to what segments need of each: signal, events cut at block borders, blocks with a split.
+
+A recording that can't be read is set aside with its reason; the others go on.
+"""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import pandas as pd
+
+from bm.core.messages import DataError, check_choice
+from bm.core.progress import progress
+from bm.events import assign_splits, create_blocks, cut_sounds_at_blocks, merge_blocks
+from bm.recordings import Recording, Signal
+from bm.recordings.sound import END_TOLERANCE, sound_duration
+
+logger = logging.getLogger(__name__)
+
+GROUPINGS = ("recording_time", "stimulus_time")
+
+
+@dataclass(frozen=True)
+class BlockRule:
+    """How recordings are divided into blocks, and blocks among the splits (see `bm.events.blocks`).
+
+    Attributes
+    ----------
+    test_ratio, valid_ratio, remove_ratio : shares of the blocks; the rest is for training.
+    min_block_duration : seconds; shorter blocks are merged with the next.
+    force_uid_assignement : never merge.
+    min_n_blocks_per_split : fewer are an error.
+    block_grouping : "recording_time", as published, or "stimulus_time" (see `merge_blocks`).
+    split_wav_as_block : cut sounds at block borders, so that features hear nothing beyond.
+    """
+
+    test_ratio: float = 0.2
+    valid_ratio: float = 0.1
+    remove_ratio: float = 0.0
+    min_block_duration: float = 6.0
+    force_uid_assignement: bool = False
+    min_n_blocks_per_split: int = 1
+    block_grouping: str = "recording_time"
+    split_wav_as_block: bool = True
+
+    def __post_init__(self) -> None:
+        check_choice("dset.block_grouping", self.block_grouping, GROUPINGS)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A recording ready to be cut into segments.
+
+    Attributes
+    ----------
+    recording : where it comes from.
+    signal : preprocessed brain signal.
+    events : event table, sounds cut at block borders.
+    blocks : blocks with their split.
+    """
+
+    recording: Recording
+    signal: Signal
+    events: pd.DataFrame
+    blocks: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class SignalSettings:
+    """How brain signals are preprocessed (see `bm.recordings.Preprocessing`)."""
+
+    sample_rate: float = 120.0
+    highpass: float = 0.0
+    bandpass: tuple[float, float] | None = None
+    notch: float | None = None
+
+
+def prepare(
+    recordings: Iterable[Recording],
+    signal: SignalSettings,
+    blocks: BlockRule,
+    on_bad_recording: str = "skip",
+) -> list[Prepared]:
+    """Read, preprocess and divide all recordings.
+
+    Parameters
+    ----------
+    recordings : in their final order.
+    signal, blocks : what to do with them.
+    on_bad_recording : "skip" sets a broken recording aside with its reason, "error" stops.
+
+    Raises
+    ------
+    DataError : a recording is broken and `on_bad_recording` is "error", or none is left.
+    """
+    check_choice("dset.on_bad_recording", on_bad_recording, ("skip", "error"))
+    ready, reasons = [], []
+    for recording in progress(list(recordings), "recordings", "recording"):
+        try:
+            ready.append(prepare_one(recording, signal, blocks))
+        except DataError as error:
+            if on_bad_recording == "error":
+                raise
+            logger.warning("Set aside: %s", error)
+            reasons.append(str(error))
+    if reasons:
+        logger.warning("%d recording(s) set aside, %d used.", len(reasons), len(ready))
+    if not ready:
+        listed = "\n  ".join(reasons) or "the selection is empty (is its path right?)"
+        raise DataError(f"No recording can be used:\n  {listed}")
+    return ready
+
+
+def prepare_one(recording: Recording, signal: SignalSettings, rule: BlockRule) -> Prepared:
+    """Prepare one recording (see `prepare`)."""
+    events = recording.events()
+    _check_sounds(events, str(recording))
+    try:
+        blocks = create_blocks(events, recording.block_rule)
+    except DataError as error:
+        raise DataError(f"{recording}: {error}") from error
+    if recording.merge_blocks and not rule.force_uid_assignement:
+        in_stimulus_time = events if rule.block_grouping == "stimulus_time" else None
+        blocks = merge_blocks(blocks, rule.min_block_duration, in_stimulus_time)
+    blocks = assign_splits(
+        blocks, rule.test_ratio, rule.valid_ratio, rule.remove_ratio, rule.min_n_blocks_per_split
+    )
+    if rule.split_wav_as_block:
+        events = cut_sounds_at_blocks(events, blocks)
+    preprocessed = recording.preprocessed(
+        signal.sample_rate, signal.highpass, signal.bandpass, signal.notch
+    )
+    return Prepared(recording, preprocessed, events, blocks)
+
+
+def _check_sounds(events: pd.DataFrame, source: str) -> None:
+    """Make sure that each sound event lies within its file."""
+    for sound in events[events["kind"] == "sound"].itertuples():
+        length = sound_duration(str(sound.filepath))
+        if sound.offset + sound.duration > length + END_TOLERANCE:
+            raise DataError(
+                f"{source}: the sound at {sound.start:.3f} s needs {sound.offset + sound.duration:.3f} s of "
+                f"{sound.filepath}, which lasts {length:.3f} s. Is it the right file, and complete?"
+            )

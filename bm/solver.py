@@ -1,0 +1,356 @@
+"""Train, validate and test; checkpoint every epoch and resume exactly.
+
+All randomness of an epoch follows from the seed and the epoch's number, so a run that was killed and
+restarted goes through the same numbers as one that was not.
+"""
+
+import logging
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bm.core.cache import write_atomically
+from bm.core.progress import progress
+from bm.evaluation import Prediction, Retrieval, retrieve
+from bm.evaluation.words import word_accuracy
+from bm.scaling import BatchScaler
+from bm.segments import SegmentBatch, SegmentLoader, Splits, align_to_delay
+
+logger = logging.getLogger(__name__)
+
+CHECKPOINT = "checkpoint.th"
+FORMAT = 1
+History = list[dict[str, dict[str, float]]]
+
+
+@dataclass(frozen=True)
+class Training:
+    """How to train.
+
+    Attributes
+    ----------
+    epochs, batch_size, max_batches : at most so many epochs of so many batches (None: all).
+    patience : stop after so many epochs without a lower validation loss.
+    seed : of initial weights, order of segments, dropout.
+    delay : seconds from sound to brain response.
+    sample_rate : Hz.
+    device : "cpu", "cuda", ...
+    precision : "fp32", or "bf16" autocast.
+    eval_every : test the best state every so many epochs if it has changed; always after the last.
+    n_workers : batches prepared ahead.
+    mask_loss : only samples in which a word is heard count.
+    word_top_x, word_negatives, word_recordings : the word monitor, see `bm.evaluation.words`.
+    word_study : the word monitor looks at this study only; None: all.
+    random_estimates : test with noise in place of the estimates (a control).
+    n_prints : progress lines per epoch where the output isn't a terminal.
+    """
+
+    epochs: int
+    batch_size: int
+    sample_rate: float
+    max_batches: int | None = None
+    patience: int = 10
+    seed: int = 2036
+    delay: float = 0.0
+    device: str = "cpu"
+    precision: str = "fp32"
+    eval_every: int = 1
+    n_workers: int = 0
+    mask_loss: bool = False
+    word_top_x: int = 10
+    word_negatives: int = 10_000
+    word_recordings: int = 40
+    word_study: str | None = None
+    random_estimates: bool = False
+    n_prints: int = 5
+
+
+class Solver:
+    """Trains a brain encoder and keeps its state.
+
+    Parameters
+    ----------
+    splits : segments.
+    models : "meg": the brain encoder; optionally "features": a model of the target, trained with it.
+    loss : of estimates and targets.
+    scaler : fitted on the training split.
+    training : settings.
+    lr, beta2 : of Adam.
+    folder : where the checkpoint lives; None: nothing is kept.
+    about : plain values that make the checkpoint self-contained (configuration, versions, ...).
+    publish : told the whole history after each epoch.
+    """
+
+    def __init__(
+        self,
+        splits: Splits,
+        models: nn.ModuleDict,
+        loss: nn.Module,
+        scaler: BatchScaler,
+        training: Training,
+        lr: float = 3e-4,
+        beta2: float = 0.999,
+        folder: Path | None = None,
+        about: dict[str, Any] | None = None,
+        publish: Callable[[History], None] | None = None,
+    ):
+        self.splits = splits
+        self.training = training
+        self.models = models.to(training.device)
+        self.loss = loss.to(training.device)
+        self.scaler = scaler
+        self.layouts = splits.layouts.to(training.device)
+        self.optimizer = torch.optim.Adam(models.parameters(), lr=lr, betas=(0.9, beta2))
+        self.folder = folder
+        self.about = about or {}
+        self.publish = publish
+        self.history: History = []
+        self.best_state: dict[str, Tensor] = deepcopy(models.state_dict())
+        self.best_loss = math.inf
+        self.best_epoch = -1
+        self.tested_epoch = -1
+
+    @property
+    def model(self) -> nn.Module:
+        """The brain encoder."""
+        return self.models["meg"]
+
+    def run(self) -> History:
+        """Train to the end, from the checkpoint if there is one; returns the history."""
+        self.restore()
+        while not self.is_finished:
+            self._run_epoch(len(self.history))
+            self.save()
+            if self.publish:
+                self.publish(self.history)
+        logger.info("Best epoch: %d, valid loss %.4f.", self.best_epoch + 1, self.best_loss)
+        return self.history
+
+    @property
+    def is_finished(self) -> bool:
+        """All epochs are done, or the validation loss has stopped falling."""
+        n_done = len(self.history)
+        return n_done >= self.training.epochs or n_done - 1 - self.best_epoch >= self.training.patience
+
+    def _run_epoch(self, epoch: int) -> None:
+        torch.manual_seed(self.training.seed * 100_003 + epoch)
+        metrics = {"train": self._train(epoch), "valid": self._validate()}
+        self.history.append(metrics)
+        if metrics["valid"]["loss"] < self.best_loss:
+            self.best_loss, self.best_epoch = metrics["valid"]["loss"], epoch
+            self.best_state = deepcopy(self.models.state_dict())
+        is_due = (epoch + 1) % self.training.eval_every == 0
+        if (self.is_finished or is_due) and self.best_epoch > self.tested_epoch:
+            metrics["test"] = self.test()
+            self.tested_epoch = self.best_epoch
+        for stage, values in metrics.items():
+            shown = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+            logger.info("Epoch %d %s: %s", epoch + 1, stage, shown)
+
+    def _train(self, epoch: int) -> dict[str, float]:
+        self.models.train()
+        loader = self._loader("train", self.training.max_batches)
+        total, n_segments = 0.0, 0
+        bar = progress(
+            loader.epoch(epoch), f"epoch {epoch + 1}", "segments", len(loader),
+            self.training.batch_size, self.training.n_prints,
+        )  # fmt: skip
+        for batch in bar:
+            prediction, mask = self._forward(self.scaler(batch))
+            if not len(prediction.row):
+                continue
+            loss = self.loss(prediction.estimate, prediction.target, mask)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            self.optimizer.step()
+            total += loss.item() * len(prediction.row)
+            n_segments += len(prediction.row)
+            bar.set_postfix_str(f"loss {total / n_segments:.3f}", refresh=False)
+        return {"loss": _mean(total, n_segments, f"training (epoch {epoch + 1})")}
+
+    @torch.no_grad()
+    def _validate(self) -> dict[str, float]:
+        """Loss on the validation split: the same batches in every epoch."""
+        self.models.eval()
+        total, n_segments = 0.0, 0
+        for batch in self._loader("valid", self.training.max_batches).epoch(0):
+            prediction, mask = self._forward(self.scaler(batch))
+            if len(prediction.row):
+                loss = self.loss(prediction.estimate, prediction.target, mask)
+                total += loss.item() * len(prediction.row)
+                n_segments += len(prediction.row)
+        return {"loss": _mean(total, n_segments, "validation")}
+
+    def test(self) -> dict[str, float]:
+        """Segment and word accuracy of the best state on the test split."""
+        metrics = self.retrieve().metrics()
+        dataset = self.splits.datasets["test"]
+        if "word" in dataset.table:
+            with self.best(), torch.no_grad():
+                words = word_accuracy(
+                    dataset,
+                    self._loader("test").in_order(),
+                    self.predict,
+                    self.target,
+                    top_x=self.training.word_top_x,
+                    n_negatives=self.training.word_negatives,
+                    n_recordings=self.training.word_recordings,
+                    seed=self.training.seed,
+                )
+            metrics.update(words)
+        return metrics
+
+    def retrieve(self, split: str = "test") -> Retrieval:
+        """Retrieve the segments of a split with the best state."""
+        with self.best(), torch.no_grad():
+            loader = self._loader(split)
+            batches = progress(
+                loader.in_order(), f"retrieve {split}", "segments", len(loader), loader.batch_size
+            )
+            dataset = self.splits.datasets[split]
+            return retrieve(dataset, batches, self.predict, self.target, self.training.batch_size)
+
+    def predict(self, batch: SegmentBatch) -> Prediction:
+        """Estimates and targets of an unscaled batch."""
+        prediction, _ = self._forward(self.scaler(batch.to(self.training.device)))
+        if self.training.random_estimates:
+            generator = torch.Generator().manual_seed(int(batch.row[0]))
+            noise = torch.randn(prediction.estimate.shape, generator=generator)
+            return Prediction(noise.to(prediction.target.device), prediction.target, prediction.row)
+        return prediction
+
+    def target(self, batch: SegmentBatch) -> Prediction:
+        """Targets of an unscaled batch, without running the brain encoder."""
+        batch = self.scaler(batch.to(self.training.device))
+        _, target = self._aligned(batch.meg, batch.features)
+        return Prediction(target, target, batch.row)
+
+    @contextmanager
+    def best(self) -> Iterator[None]:
+        """Within this context the models are those of the best epoch, in evaluation mode."""
+        current = deepcopy(self.models.state_dict())
+        was_training = self.models.training
+        self.models.load_state_dict(self.best_state)
+        self.models.eval()
+        try:
+            yield
+        finally:
+            self.models.load_state_dict(current)
+            self.models.train(was_training)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything in plain tensors, numbers and containers."""
+        return {
+            "format": FORMAT,
+            "models": self.models.state_dict(),
+            "best_state": self.best_state,
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "history": self.history,
+            "best_loss": self.best_loss,
+            "best_epoch": self.best_epoch,
+            "tested_epoch": self.tested_epoch,
+            "layouts": self.layouts,
+            "subjects": self.splits.subjects,
+            "recordings": self.splits.recordings,
+            **self.about,
+        }
+
+    def save(self) -> None:
+        """Replace the checkpoint, atomically."""
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            state = self.state_dict()
+            write_atomically(self.folder / CHECKPOINT, lambda path: torch.save(state, path))
+
+    def restore(self) -> bool:
+        """Load the checkpoint of this experiment if there is one; returns whether there was."""
+        if self.folder is None or not (self.folder / CHECKPOINT).exists():
+            return False
+        state = read_checkpoint(self.folder / CHECKPOINT)
+        if state["recordings"] != self.splits.recordings:
+            raise ValueError(
+                f"{self.folder / CHECKPOINT} was trained on {len(state['recordings'])} recordings, but "
+                f"{len(self.splits.recordings)} (or others) are here now. Bring the data back, or start "
+                "anew with dora run --clear."
+            )
+        self.models.load_state_dict(state["models"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.best_state = state["best_state"]
+        self.history = state["history"]
+        self.best_loss, self.best_epoch = state["best_loss"], state["best_epoch"]
+        self.tested_epoch = state["tested_epoch"]
+        self.about = {key: state[key] for key in self.about}
+        logger.info("Resumed after epoch %d from %s.", len(self.history), self.folder / CHECKPOINT)
+        return True
+
+    def start_from(self, path: Path, best: bool = True) -> None:
+        """Begin with the weights of another experiment of the same architecture."""
+        state = read_checkpoint(path)
+        self.models.load_state_dict(state["best_state" if best else "models"])
+        self.best_state = deepcopy(self.models.state_dict())
+        logger.info("Weights taken from %s (%s state).", path, "best" if best else "last")
+
+    def _loader(self, split: str, max_batches: int | None = None) -> SegmentLoader:
+        training = self.training
+        return SegmentLoader(
+            self.splits.datasets[split],
+            training.batch_size,
+            training.device,
+            training.seed,
+            max_batches,
+            training.n_workers,
+        )
+
+    def _forward(self, batch: SegmentBatch) -> tuple[Prediction, Tensor | None]:
+        """Predict a scaled batch; also the mask [B, 1, T] of the samples that count, if not all do."""
+        meg, target = self._aligned(batch.meg, batch.features)
+        device = torch.device(self.training.device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.training.precision == "bf16"):
+            estimate = self.model(meg, batch.subject_index, self.layouts, batch.layout_index)
+        mask = None
+        if self.training.mask_loss:
+            mask = batch.mask[..., : target.shape[-1]].to(target.dtype)
+        return Prediction(estimate.float(), target, batch.row), mask
+
+    def _aligned(self, meg: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
+        meg, target = align_to_delay(meg, features, self.training.delay, self.training.sample_rate)
+        if "features" in self.models:
+            target = self.models["features"](target)
+        return meg, target
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint; nothing in it can run code.
+
+    Raises
+    ------
+    ValueError : the file is missing, damaged, or of another format.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises half a dozen types for a damaged file
+        raise ValueError(f"{path} can't be read as a checkpoint: {error}") from error
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise ValueError(f"{path} isn't a checkpoint of this version of bm (format {FORMAT}).")
+    return state
+
+
+def _mean(total: float, n_segments: int, stage: str) -> float:
+    if not n_segments:
+        raise ValueError(f"No segments left in {stage}: all were rejected. Is norm.max_scale too low?")
+    mean = total / n_segments
+    if not math.isfinite(mean):
+        raise FloatingPointError(
+            f"The loss became {mean} in {stage}. Try a lower optim.lr, precision fp32, or norm.clip=true "
+            "with norm.max_scale=20."
+        )
+    return mean

@@ -9,16 +9,36 @@ from tqdm import tqdm
 Item = TypeVar("Item")
 
 
-def progress(items: Iterable[Item], title: str, unit: str = "it", total: int | None = None) -> "tqdm[Item]":
-    """Iterate with a progress bar; off a terminal it refreshes rarely, so that logs stay short."""
+def progress(
+    items: Iterable[Item],
+    title: str,
+    unit: str,
+    total: int | None = None,
+    units_per_item: int = 1,
+    n_updates: int = 5,
+) -> "tqdm[Item]":
+    """Iterate with a progress bar that shows speed and time left.
+
+    Parameters
+    ----------
+    items, title, unit : what is counted, and how it is called.
+    total : number of items, if `items` doesn't know.
+    units_per_item : how many units each item holds (segments in a batch).
+    n_updates : lines printed in all when the output isn't a terminal, so that logs stay short.
+    """
     is_terminal = sys.stderr.isatty()
+    if total is None and hasattr(items, "__len__"):
+        total = len(items)
+    every = max(1, (total or 1000) // n_updates) if n_updates else total
     return tqdm(
         items,
         desc=title,
         unit=f" {unit}",
         total=total,
-        mininterval=0.2 if is_terminal else 30.0,
-        leave=is_terminal,
+        unit_scale=units_per_item,
+        mininterval=0.1,
+        miniters=None if is_terminal else every,
+        leave=not is_terminal,
         dynamic_ncols=is_terminal,
         delay=1.0,
     )

@@ -56,6 +56,11 @@ def validate_events(events: pd.DataFrame, duration: float, source: str) -> pd.Da
     events = _drop(events, events.duplicated(), source, "repeated event(s)")
     events = _cut_at_start(_with_offsets(events, source), source)
     outside = (events["start"] < 0) | (events["start"] >= duration)
+    if len(events) and outside.all():
+        raise DataError(
+            f"{source}: all {len(events)} events lie outside the recording's {duration:.3f} s, the "
+            f"first at {events['start'].iloc[0]:.3f}. Are onsets in seconds from its first sample?"
+        )
     return _drop(events, outside, source, f"event(s) outside the recording's {duration:.3f} s")
 
 
@@ -78,7 +83,7 @@ def _as_seconds(events: pd.DataFrame, column: str, source: str) -> "pd.Series[fl
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         raise DataError(
-            f"{source}: row {row}: {column}={events[column].iloc[row]!r} is not "
+            f"{source}: row {row}: {column}={str(events[column].iloc[row])!r} is not "
             f"{'a time' if column == 'start' else 'a length of time'} in seconds "
             f"({int(bad.sum())} such row(s))."
         )
@@ -116,7 +121,7 @@ def _with_offsets(events: pd.DataFrame, source: str) -> pd.DataFrame:
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         raise DataError(
-            f"{source}: row {row}: offset={given.iloc[row]!r} is not a place in a sound file, "
+            f"{source}: row {row}: offset={str(given.iloc[row])!r} is not a place in a sound file, "
             "in seconds."
         )
     events["offset"] = offsets.where(~is_sound | offsets.notna(), 0.0)

@@ -1,0 +1,242 @@
+"""Simulated listeners: what their sensors would record while they hear a story. No real data anywhere.
+
+Enters: the audio and word onsets of a story. Leaves: the clean response of each listener, brain and sensor
+noise of known statistics, and artefacts. Everything is drawn from generators seeded by digests of names.
+
+A listener has dipoles in left and right temporal and frontal areas, with positions, orientations, strengths and
+latencies of their own, and MNE's spherical forward model carries them to the sensors. Each dipole follows one
+group of mel bands (or word onsets) through a response that peaks at about 50, 100 or 200 ms.
+"""
+
+from dataclasses import dataclass
+
+import mne
+import numpy as np
+from scipy import fft
+
+from bm.core.hashing import text_id
+from bm.studies.headmodel import ORIGIN, dipole_fields, sensor_info, tangential
+
+SAMPLE_RATE = 160.0
+"""Native rate of simulated recordings in Hz: a whole number of audio samples (100) per sample."""
+N_BANDS = 8
+LOWEST_BAND, HIGHEST_BAND = 80.0, 7000.0
+AUDIO_WINDOW = 400
+FLOOR = 1e-5
+
+PEAKS = ((0.05, 0.018, 1.0), (0.1, 0.028, -1.0), (0.2, 0.05, 0.8))
+"""Latency, width (s.d.) and strength of the responses, in seconds."""
+AREAS = {
+    0: np.array([0.050, 0.005, 0.060]),  # auditory cortex: the earliest response
+    1: np.array([0.058, -0.015, 0.062]),  # behind it
+    2: np.array([0.050, 0.030, 0.050]),  # in front of it
+    "words": np.array([0.040, 0.055, 0.065]),  # inferior frontal
+}
+"""Places on the right, metres in head coordinates; the left is their mirror image."""
+
+N_NOISE_DIPOLES = 200
+NOISE_CORNER = 0.5
+ALPHA_RATE, ALPHA_WIDTH, ALPHA_SHARE = 10.0, 1.0, 0.15
+SENSOR_NOISE = 0.7
+"""White noise of a sensor, over the root mean square of brain noise over all sensors."""
+BRAIN_NOISE = {"meg": 3e-13, "eeg": 1e-5}
+"""Root mean square of brain noise over all sensors, in T and V."""
+
+
+def generator(*names: object) -> np.random.Generator:
+    """Generator of random numbers that is the same for the same names, in every process."""
+    return np.random.default_rng(text_id("simulated", *names))
+
+
+def stimulus_drive(audio: np.ndarray, audio_rate: int, onsets: np.ndarray) -> np.ndarray:
+    """What drives the responses, at `SAMPLE_RATE`.
+
+    Parameters
+    ----------
+    audio : [N] course of one sound.
+    audio_rate : Hz.
+    onsets : word onsets in seconds of the sound.
+
+    Returns
+    -------
+    [T, N_BANDS + 1]: log energy in each mel band above the floor, and a 1 at each word onset.
+    """
+    hop = round(audio_rate / SAMPLE_RATE)
+    n_samples = len(audio) // hop
+    padded = np.pad(audio.astype(np.float32), (AUDIO_WINDOW // 2, AUDIO_WINDOW))
+    frames = np.lib.stride_tricks.sliding_window_view(padded, AUDIO_WINDOW)[::hop][:n_samples]
+    window = np.hanning(AUDIO_WINDOW).astype(np.float32)
+    power = np.abs(fft.rfft(frames * window, axis=1)) ** 2 / (window**2).sum()
+    bands = np.log10(power @ _mel_bands(audio_rate).T + FLOOR) - np.log10(FLOOR)
+    words = np.zeros((n_samples, 1), np.float32)
+    words[np.round(onsets * SAMPLE_RATE).astype(int).clip(0, n_samples - 1)] = 1.0
+    return np.concatenate([bands.astype(np.float32), words], axis=1)
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A simulated person.
+
+    Attributes
+    ----------
+    info : sensors.
+    kernels : [S, L] response of each of S dipoles to its drive, at `SAMPLE_RATE`.
+    mixing : [S, N_BANDS + 1] weights of the drives in each dipole.
+    fields : [S, C] what each dipole makes at the sensors, T or V.
+    noise_fields : [K, C] independent components of brain noise, T or V; each follows `brain_spectrum`.
+    sensor_noise : s.d. of the white noise of a sensor, T or V.
+    """
+
+    info: mne.Info
+    kernels: np.ndarray
+    mixing: np.ndarray
+    fields: np.ndarray
+    noise_fields: np.ndarray
+    sensor_noise: float
+
+    @property
+    def noise_level(self) -> float:
+        """Root mean square of brain and sensor noise over all sensors, T or V."""
+        return float(np.sqrt((self.noise_fields**2).sum(axis=0).mean() + self.sensor_noise**2))
+
+    def respond(self, drive: np.ndarray) -> np.ndarray:
+        """Clean response [T, C] to the drive [T, N_BANDS + 1]."""
+        n_samples, length = len(drive), self.kernels.shape[1]
+        n_fft = fft.next_fast_len(n_samples + length, real=True)
+        courses = fft.rfft(drive @ self.mixing.T, n_fft, axis=0)
+        courses *= fft.rfft(self.kernels, n_fft, axis=1).T
+        return (fft.irfft(courses, n_fft, axis=0)[:n_samples] @ self.fields).astype(np.float32)
+
+    def noise(self, n_samples: int, rng: np.random.Generator) -> np.ndarray:
+        """Brain and sensor noise [T, C]: Gaussian and stationary."""
+        n_fft = fft.next_fast_len(n_samples, real=True)
+        amplitudes = np.sqrt(
+            brain_spectrum(fft.rfftfreq(n_fft, 1 / SAMPLE_RATE)) * SAMPLE_RATE * n_fft / 4
+        )
+        shape = (len(self.noise_fields), n_fft // 2 + 1)
+        spectrum = np.empty(shape, np.complex64)
+        spectrum.real = rng.standard_normal(shape, np.float32)
+        spectrum.imag = rng.standard_normal(shape, np.float32)
+        spectrum *= amplitudes.astype(np.float32)
+        brain = fft.irfft(spectrum, n_fft, axis=1)[:, :n_samples]
+        noise = rng.standard_normal((n_samples, self.fields.shape[1]), np.float32)
+        noise *= np.float32(self.sensor_noise)
+        noise += brain.T @ self.noise_fields.astype(np.float32)
+        return noise
+
+
+def brain_spectrum(frequencies: np.ndarray) -> np.ndarray:
+    """One-sided power density of brain noise per Hz: 1/f above a corner, with an alpha peak; total power 1."""
+    grid = np.linspace(0, SAMPLE_RATE / 2, 4001)
+
+    def shape(frequency: np.ndarray) -> np.ndarray:
+        return 1 / np.sqrt(frequency**2 + NOISE_CORNER**2)
+
+    def peak(frequency: np.ndarray) -> np.ndarray:
+        return np.exp(-0.5 * ((frequency - ALPHA_RATE) / ALPHA_WIDTH) ** 2)
+
+    falling = shape(frequencies) / np.trapezoid(shape(grid), grid)
+    alpha = peak(frequencies) / np.trapezoid(peak(grid), grid)
+    return (1 - ALPHA_SHARE) * falling + ALPHA_SHARE * alpha
+
+
+def make_listener(
+    modality: str,
+    names: tuple[object, ...],
+    snr: float,
+    drive: np.ndarray,
+    n_sensors: int | None = None,
+) -> Listener:
+    """Listener called `names`, whose response to `drive` has `snr` times the amplitude of their noise.
+
+    Parameters
+    ----------
+    modality : "meg" or "eeg".
+    names : what seeds this listener's anatomy.
+    snr : root mean square of the clean response over that of the noise, both over all sensors and times.
+    drive : [T, N_BANDS + 1] part of the stimulus on which the strength is fixed.
+    n_sensors : keep that many sensors, evenly spread; None: all.
+
+    Raises
+    ------
+    ValueError : there aren't that many sensors.
+    """
+    info = sensor_info(modality, SAMPLE_RATE)
+    if n_sensors is not None:
+        n_all = len(info["ch_names"])
+        if not 4 <= n_sensors <= n_all:
+            raise ValueError(f"n_sensors={n_sensors}: choose 4 to {n_all} for {modality!r}.")
+        info = mne.pick_info(info, np.linspace(0, n_all - 1, n_sensors).round().astype(int))
+    rng = generator(*names, "anatomy")
+    kernels, mixing, places = _dipoles(rng)
+    moments = tangential(places, rng.uniform(0, 2 * np.pi, len(places)))
+    strengths = rng.lognormal(0.0, 0.3, len(places))
+    brain_places = _random_places(rng, N_NOISE_DIPOLES)
+    brain_moments = rng.standard_normal((N_NOISE_DIPOLES, 3))
+    fields = dipole_fields(info, np.concatenate([places, brain_places]))
+    unit_fields = np.einsum("ndc,nd->nc", fields[: len(places)], moments) * strengths[:, None]
+    noise_fields, sensor_noise = _noise(
+        np.einsum("ndc,nd->nc", fields[len(places) :], brain_moments), BRAIN_NOISE[modality]
+    )
+    listener = Listener(info, kernels, mixing, unit_fields, noise_fields, sensor_noise)
+    amplitude = np.sqrt(listener.respond(drive).astype(np.float64).var(axis=0).mean())
+    gain = snr * listener.noise_level / amplitude
+    return Listener(info, kernels, mixing, unit_fields * gain, noise_fields, sensor_noise)
+
+
+def _dipoles(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Kernels [S, L], mixing [S, N_BANDS + 1] and places [S, 3]: four a response and hemisphere, one for words."""
+    times = np.arange(int(0.45 * SAMPLE_RATE)) / SAMPLE_RATE
+    kernels, mixing, places = [], [], []
+    for side in (-1, 1):
+        late = rng.normal(0, 0.006)
+        for response, (latency, width, strength) in enumerate(PEAKS):
+            for group in range(N_BANDS // 2):
+                weights = np.zeros(N_BANDS + 1)
+                weights[2 * group : 2 * group + 2] = (1.0, 0.5) if response % 2 else (0.5, 1.0)
+                course = np.exp(-0.5 * ((times - latency - late) / width) ** 2)
+                kernels.append(strength * course / np.linalg.norm(course))
+                mixing.append(weights)
+                shift = np.array([0.0, 0.006, -0.004]) * (
+                    group - 1.5
+                )  # tonotopy: a place for each band
+                places.append(AREAS[response] * (side, 1, 1) + shift + rng.normal(0, 0.004, 3))
+        course = PEAKS[2][2] * np.exp(-0.5 * ((times - PEAKS[2][0] - late) / PEAKS[2][1]) ** 2)
+        kernels.append(course / np.linalg.norm(course))
+        mixing.append(np.eye(N_BANDS + 1)[-1] * 3.0)
+        places.append(AREAS["words"] * (side, 1, 1) + rng.normal(0, 0.004, 3))
+    return np.array(kernels), np.array(mixing), np.array(places)
+
+
+def _noise(fields: np.ndarray, root_mean_square: float) -> tuple[np.ndarray, float]:
+    """Independent components [K, C] of the noise of many dipoles [N, C], and the white noise of a sensor.
+
+    Components far below the white noise are left out.
+    """
+    fields = fields * (root_mean_square / np.sqrt((fields**2).sum(axis=0).mean()))
+    sensor_noise = SENSOR_NOISE * root_mean_square
+    _, strengths, directions = np.linalg.svd(fields, full_matrices=False)
+    kept = strengths > 0.03 * sensor_noise
+    return strengths[kept, None] * directions[kept], sensor_noise
+
+
+def _random_places(rng: np.random.Generator, count: int) -> np.ndarray:
+    directions = rng.standard_normal((count, 3))
+    directions[:, 2] = np.abs(directions[:, 2]) - 0.3  # few below the ears
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    return ORIGIN + directions * rng.uniform(0.03, 0.075, (count, 1))
+
+
+def _mel_bands(audio_rate: int) -> np.ndarray:
+    """[N_BANDS, F] triangles of equal width in mel."""
+    frequencies = fft.rfftfreq(AUDIO_WINDOW, 1 / audio_rate)
+    mels = np.linspace(_mel(LOWEST_BAND), _mel(HIGHEST_BAND), N_BANDS + 2)[:, None]
+    position = _mel(frequencies)[None]
+    rising = (position - mels[:-2]) / (mels[1:-1] - mels[:-2])
+    falling = (mels[2:] - position) / (mels[2:] - mels[1:-1])
+    triangles = np.minimum(rising, falling).clip(0)
+    return (triangles / triangles.sum(axis=1, keepdims=True)).astype(np.float32)
+
+
+def _mel(frequency: float | np.ndarray) -> np.ndarray:
+    return 2595 * np.log10(1 + np.asarray(frequency, dtype=float) / 700)

@@ -1,0 +1,323 @@
+"""The built-in study: simulated listeners of a story told by a speech synthesiser. None of it is real data.
+
+Enters: a few numbers. Leaves: recordings like those of a real study (FIF files, events), of which everything is
+known: the clean response, the statistics of the noise, and so how well the best decoder can do
+(`bm.evaluation.ceiling`).
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import mne
+import numpy as np
+import pandas as pd
+import soundfile
+from scipy.signal import resample_poly
+
+from bm.core.cache import Cache
+from bm.core.messages import check_choice
+from bm.recordings import Recording
+from bm.studies.artefacts import add_artefacts, bad_sensors
+from bm.studies.base import Study, register
+from bm.studies.headmodel import MODALITIES
+from bm.studies.simulation import SAMPLE_RATE, Listener, generator, make_listener, stimulus_drive
+from bm.studies.speech import Speech, tell_story
+
+VERSION = 1
+RAW = "simulated_raw.fif"
+LEAD_IN = (7.0, 12.0)
+"""Silence before the story, in seconds: more than a merged block's 6, so that every recording has the same blocks."""
+GAP = 3.0
+"""Silence between two sounds, and after the last, in seconds."""
+RESOLUTION = 1 / 12
+"""Step of the 16-bit converter, as a share of the ordinary amplitude."""
+
+
+class Experiment:
+    """What the recordings of one simulated study share: the story and the listeners.
+
+    Parameters are those of `Synthetic`.
+    """
+
+    def __init__(
+        self,
+        cache: Cache,
+        modality: str,
+        n_sensors: int | None,
+        snr: float,
+        seed: int,
+        n_minutes: float,
+    ):
+        self.cache = cache
+        self.modality = modality
+        self.n_sensors = n_sensors
+        self.snr = snr
+        self.seed = seed
+        self.n_minutes = n_minutes
+        self._listeners: dict[int, Listener] = {}
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """All that decides the signals."""
+        return {
+            "version": VERSION,
+            "modality": self.modality,
+            "n_sensors": self.n_sensors,
+            "snr": self.snr,
+            "seed": self.seed,
+            "speech": self.speech.folder.name,
+        }
+
+    @cached_property
+    def speech(self) -> Speech:
+        """The story; spoken when first asked for."""
+        return tell_story(self.cache, self.n_minutes)
+
+    @cached_property
+    def drives(self) -> list[np.ndarray]:
+        """What drives the responses, [T, bands + 1] for each sound."""
+        table = self.speech.table
+        drives = []
+        for index, path in enumerate(self.speech.sounds):
+            audio, rate = soundfile.read(path, dtype="float32")
+            onsets = table["start"][(table["sound"] == index) & (table["kind"] == "word")].to_numpy(
+                float
+            )
+            drives.append(stimulus_drive(audio, rate, onsets))
+        return drives
+
+    def listener(self, subject: int) -> Listener:
+        """The simulated person of that number."""
+        if subject not in self._listeners:
+            names = ("listener", self.seed, self.modality, subject)
+            self._listeners[subject] = make_listener(
+                self.modality, names, self.snr, self.drives[0], self.n_sensors
+            )
+        return self._listeners[subject]
+
+
+class SyntheticRecording(Recording):
+    """A simulated sitting.
+
+    Parameters
+    ----------
+    study : name of the study.
+    experiment : story and listeners.
+    subject, session : numbers from 0.
+    artefacts : whether blinks, heartbeats, bad sensors and jumps are added.
+    """
+
+    def __init__(
+        self, study: str, experiment: Experiment, subject: int, session: int, artefacts: bool
+    ):
+        super().__init__(
+            study,
+            f"simulated-{subject + 1:02d}",
+            f"simulated-{subject + 1:02d}-session-{session + 1}",
+            experiment.cache,
+            session=str(session + 1),
+        )
+        self.experiment = experiment
+        self.subject = subject
+        self.artefacts = artefacts
+        self._names = (experiment.seed, experiment.modality, subject, session)
+        lead_in = generator("lead-in", *self._names).uniform(*LEAD_IN)
+        self.lead_in = round(lead_in * SAMPLE_RATE) / SAMPLE_RATE
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """All that decides the signal and the events."""
+        return {
+            **self.experiment.options,
+            "artefacts": self.artefacts,
+            "recording": self.recording_uid,
+        }
+
+    @property
+    def listener(self) -> Listener:
+        """Who is listening."""
+        return self.experiment.listener(self.subject)
+
+    @property
+    def sound_starts(self) -> np.ndarray:
+        """First sample of each sound, at native rate."""
+        lengths = [len(drive) + round(GAP * SAMPLE_RATE) for drive in self.experiment.drives]
+        return round(self.lead_in * SAMPLE_RATE) + np.cumsum([0, *lengths[:-1]])
+
+    @property
+    def n_samples(self) -> int:
+        """Length at native rate."""
+        return (
+            int(self.sound_starts[-1]) + len(self.experiment.drives[-1]) + round(GAP * SAMPLE_RATE)
+        )
+
+    def load_raw(self) -> mne.io.BaseRaw:
+        """Read the simulated signal, which is made when it's first asked for."""
+        folder = self.cache.entry("simulated", self.options, self._write_raw, self._label)
+        return mne.io.read_raw_fif(folder / RAW, preload=False, verbose="error")
+
+    def load_events(self) -> pd.DataFrame:
+        """Sounds, words and phonemes at their exact times."""
+        events = self.experiment.speech.table.copy()
+        starts = self.sound_starts / SAMPLE_RATE
+        events["start"] += starts[events["sound"].to_numpy(int)]
+        is_sound = events["kind"] == "sound"
+        events["offset"] = np.where(is_sound, 0.0, np.nan)
+        events["condition"] = pd.Series("sentence", events.index).mask(is_sound)
+        events["modality"] = "audio"
+        events["language"] = "en"
+        return events.drop(columns="sound")
+
+    def source_files(self) -> Sequence[Path]:
+        """The story's files: the signal follows from them and the options."""
+        return self.experiment.speech.sounds
+
+    def clean_response(self) -> np.ndarray:
+        """What the sensors would record of the response alone, [T, C] float32 at native rate, in T or V."""
+        drive = np.zeros((self.n_samples, self.experiment.drives[0].shape[1]), np.float32)
+        for start, part in zip(self.sound_starts, self.experiment.drives, strict=True):
+            drive[start : start + len(part)] = part
+        return self.listener.respond(drive)
+
+    def without_artefacts(self) -> np.ndarray:
+        """Clean response, brain noise and sensor noise, [T, C] float32 at native rate."""
+        return self.clean_response() + self.listener.noise(
+            self.n_samples, generator("noise", *self._names)
+        )
+
+    def bad_sensors(self) -> tuple[np.ndarray, np.ndarray]:
+        """Indices of the noisy and the flat sensors."""
+        if not self.artefacts:
+            return np.empty(0, int), np.empty(0, int)
+        return bad_sensors(self.listener.fields.shape[1], generator("bad sensors", *self._names))
+
+    def signal_correlation(self, sample_rate: float = 120.0) -> float:
+        """Mean over sensors of abs(r) between the clean response and the recording without its artefacts.
+
+        From the first to the last sound, at `sample_rate`, without any filter. With artefacts it would be
+        lower still.
+        """
+        story = slice(int(self.sound_starts[0]), self.n_samples)
+        up, down = int(sample_rate), int(SAMPLE_RATE)
+        clean, recorded = (
+            resample_poly(course[story], up, down, axis=0)
+            for course in (self.clean_response(), self.without_artefacts())
+        )
+        clean, recorded = clean - clean.mean(axis=0), recorded - recorded.mean(axis=0)
+        norms = np.linalg.norm(clean, axis=0) * np.linalg.norm(recorded, axis=0)
+        return float(np.abs((clean * recorded).sum(axis=0) / norms).mean()) if norms.all() else 0.0
+
+    def _write_raw(self, folder: Path) -> None:
+        listener = self.listener
+        data = self.without_artefacts()
+        if self.artefacts:
+            noisy, flat = self.bad_sensors()
+            add_artefacts(
+                data,
+                listener.info,
+                listener.noise_level,
+                noisy,
+                flat,
+                generator("artefacts", *self._names),
+            )
+        step = RESOLUTION * listener.noise_level
+        data = (
+            np.clip(np.rint(data / np.float32(step)), -32767, 32767) * step
+        )  # an amplifier saturates
+        info = listener.info.copy()
+        for channel in info["chs"]:
+            channel["cal"] = step
+        info["description"] = (
+            f"simulated {self.experiment.modality} of a simulated listener; not real data"
+        )
+        raw = mne.io.RawArray(data.T, info, verbose="error")
+        raw.save(folder / RAW, fmt="short", verbose="error")
+
+
+@register
+class Synthetic(Study):
+    """Simulated listeners of a story; the response to the speech is planted and known.
+
+    Parameters
+    ----------
+    n_subjects, n_sessions : how many listeners, and how often each hears the story (with other noise).
+    modality : "meg" (102 magnetometers) or "eeg" (64 electrodes).
+    n_sensors : use only that many of the sensors, evenly spread; None: all.
+    snr : root mean square of the clean response over that of brain and sensor noise. 0: nothing to decode.
+    n_minutes : length of the story, at most about 22.
+    artefacts : whether blinks, heartbeats, bad sensors and huge jumps are added.
+    seed : another number makes other listeners and other noise.
+    cache : where wav files and signals are kept.
+    """
+
+    name: ClassVar[str] = "synthetic"
+
+    def __init__(
+        self,
+        n_subjects: int = 6,
+        n_sessions: int = 2,
+        modality: str = "meg",
+        n_sensors: int | None = None,
+        snr: float = 0.07,
+        n_minutes: float = 22.0,
+        artefacts: bool = True,
+        seed: int = 0,
+        *,
+        cache: Cache,
+    ):
+        super().__init__(cache=cache)
+        check_choice("modality", modality, MODALITIES)
+        for option, value in (("n_subjects", n_subjects), ("n_sessions", n_sessions)):
+            if value < 1:
+                raise ValueError(f"{option}={value}: a simulated study needs at least 1.")
+        if snr < 0:
+            raise ValueError(f"snr={snr}: must be 0 (no response) or more.")
+        self.n_subjects = n_subjects
+        self.n_sessions = n_sessions
+        self.artefacts = artefacts
+        self.experiment = Experiment(cache, modality, n_sensors, float(snr), seed, float(n_minutes))
+
+    def recordings(self) -> Iterator[SyntheticRecording]:
+        """Subject by subject, session by session."""
+        for subject in range(self.n_subjects):
+            for session in range(self.n_sessions):
+                yield SyntheticRecording(
+                    self.name, self.experiment, subject, session, self.artefacts
+                )
+
+
+@register
+class Fake(Synthetic):
+    """A tiny `Synthetic` for tests: two listeners, one session, few sensors, three minutes.
+
+    Same parameters, with other defaults; the response is stronger.
+    """
+
+    name: ClassVar[str] = "fake"
+
+    def __init__(
+        self,
+        n_subjects: int = 2,
+        n_sessions: int = 1,
+        modality: str = "meg",
+        n_sensors: int | None = 16,
+        snr: float = 0.3,
+        n_minutes: float = 3.0,
+        artefacts: bool = True,
+        seed: int = 0,
+        *,
+        cache: Cache,
+    ):
+        super().__init__(
+            n_subjects,
+            n_sessions,
+            modality,
+            n_sensors,
+            snr,
+            n_minutes,
+            artefacts,
+            seed,
+            cache=cache,
+        )

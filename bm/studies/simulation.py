@@ -8,6 +8,7 @@ latencies of their own, and MNE's spherical forward model carries them to the se
 group of mel bands (or word onsets) through a response that peaks at about 50, 100 or 200 ms.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import mne
@@ -100,29 +101,36 @@ class Listener:
         return float(np.sqrt((self.noise_fields**2).sum(axis=0).mean() + self.sensor_noise**2))
 
     def respond(self, drive: np.ndarray) -> np.ndarray:
-        """Clean response [T, C] to the drive [T, N_BANDS + 1]."""
+        """Clean response [T, C] float32 to the drive [T, N_BANDS + 1]."""
         n_samples, length = len(drive), self.kernels.shape[1]
         n_fft = fft.next_fast_len(n_samples + length, real=True)
-        courses = fft.rfft(drive @ self.mixing.T, n_fft, axis=0)
-        courses *= fft.rfft(self.kernels, n_fft, axis=1).T
-        return (fft.irfft(courses, n_fft, axis=0)[:n_samples] @ self.fields).astype(np.float32)
+        courses = fft.rfft(self.mixing.astype(np.float32) @ drive.T, n_fft, axis=1)
+        courses *= fft.rfft(self.kernels.astype(np.float32), n_fft, axis=1)
+        courses = fft.irfft(courses, n_fft, axis=1)[:, :n_samples]
+        return courses.T @ self.fields.astype(np.float32)
 
     def noise(self, n_samples: int, rng: np.random.Generator) -> np.ndarray:
-        """Brain and sensor noise [T, C]: Gaussian and stationary."""
-        n_fft = fft.next_fast_len(n_samples, real=True)
-        amplitudes = np.sqrt(
-            brain_spectrum(fft.rfftfreq(n_fft, 1 / SAMPLE_RATE)) * SAMPLE_RATE * n_fft / 4
-        )
-        shape = (len(self.noise_fields), n_fft // 2 + 1)
-        spectrum = np.empty(shape, np.complex64)
-        spectrum.real = rng.standard_normal(shape, np.float32)
-        spectrum.imag = rng.standard_normal(shape, np.float32)
-        spectrum *= amplitudes.astype(np.float32)
-        brain = fft.irfft(spectrum, n_fft, axis=1)[:, :n_samples]
-        noise = rng.standard_normal((n_samples, self.fields.shape[1]), np.float32)
+        """Brain and sensor noise [T, C] float32: Gaussian and stationary."""
+        brain_rng, sensor_rng = rng.spawn(2)
+        shape = (n_samples, self.fields.shape[1])
+        with ThreadPoolExecutor(1) as other:  # numpy draws without holding the interpreter's lock
+            white = other.submit(sensor_rng.standard_normal, shape, np.float32)
+            brain = self._brain_noise(n_samples, brain_rng)
+            noise: np.ndarray = white.result()
         noise *= np.float32(self.sensor_noise)
-        noise += brain.T @ self.noise_fields.astype(np.float32)
+        noise += brain
         return noise
+
+    def _brain_noise(self, n_samples: int, rng: np.random.Generator) -> np.ndarray:
+        """[T, C]: each component's spectrum is drawn, then turned into a course."""
+        n_fft = fft.next_fast_len(n_samples, real=True)
+        density = brain_spectrum(fft.rfftfreq(n_fft, 1 / SAMPLE_RATE))
+        amplitudes = np.sqrt(density * SAMPLE_RATE * n_fft / 4).astype(np.float32)
+        parts = rng.standard_normal((len(self.noise_fields), 2 * len(amplitudes)), np.float32)
+        spectrum = parts.view(np.complex64)
+        spectrum *= amplitudes
+        courses = fft.irfft(spectrum, n_fft, axis=1, overwrite_x=True)[:, :n_samples]
+        return courses.T @ self.noise_fields.astype(np.float32)
 
 
 def brain_spectrum(frequencies: np.ndarray) -> np.ndarray:

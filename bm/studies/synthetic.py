@@ -175,11 +175,14 @@ class SyntheticRecording(Recording):
         return self.experiment.speech.sounds
 
     def clean_response(self) -> np.ndarray:
-        """What the sensors would record of the response alone, [T, C] float32 at native rate, in T or V."""
-        drive = np.zeros((self.n_samples, self.experiment.drives[0].shape[1]), np.float32)
-        for start, part in zip(self.sound_starts, self.experiment.drives, strict=True):
-            drive[start : start + len(part)] = part
-        return self.listener.respond(drive)
+        """What the sensors would record of the response alone, [T, C] float32, in T or V."""
+        drives = self.experiment.drives
+        gap = round(GAP * SAMPLE_RATE)
+        response = np.zeros((self.n_samples, self.listener.fields.shape[1]), np.float32)
+        for start, drive in zip(self.sound_starts, drives, strict=True):
+            course = self.listener.respond(np.pad(drive, ((0, gap), (0, 0))))
+            response[start : start + len(course)] = course
+        return response
 
     def without_artefacts(self) -> np.ndarray:
         """Clean response, brain noise and sensor noise, [T, C] float32 at native rate."""

@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import type_checks
@@ -64,3 +66,15 @@ def cache(tmp_path: Path) -> Cache:
 def python_env() -> dict[str, str]:
     """Environment for Python processes that tests start: they find bm and use one thread."""
     return {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of its own with room for 2 MB, to be filled."""
+    folder = tmp_path / "small_disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a small disk takes the rights of root")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)

@@ -24,7 +24,7 @@ from bm.recordings.signal import DATA, Signal
 
 logger = logging.getLogger(__name__)
 
-VERSION = 2
+VERSION = 3
 CHUNK_BYTES = 8e6
 FILTER_GROUP = 16
 """Sensors filtered together: one cache line of the time-first array."""
@@ -94,12 +94,11 @@ def preprocess(raw: mne.io.BaseRaw, how: Preprocessing, folder: Path, source: st
             file.write(np.ascontiguousarray(chunk, dtype=np.float32).data)
             broken |= chunk_broken
     data = np.load(folder / DATA, mmap_mode="r+")
-    flat = _is_flat(data) & ~broken
-    _check_sensors(raw, picks, broken, flat, source)
+    unusable = _check_sensors(raw, picks, broken, _is_flat(data), source)
     _filter(data, how)
-    data[:, broken | flat] = 0.0
+    data[:, unusable] = 0.0
     data.flush()
-    sensors = Sensors.from_info(mne.pick_info(raw.info, picks), source).masked(broken | flat)
+    sensors = Sensors.from_info(mne.pick_info(raw.info, picks), source).masked(unusable)
     Signal(data, float(how.sample_rate), sensors).describe(folder)
 
 
@@ -172,21 +171,30 @@ def _write_header(file: BinaryIO, shape: tuple[int, int]) -> None:
 
 def _check_sensors(
     raw: mne.io.BaseRaw, picks: np.ndarray, broken: np.ndarray, flat: np.ndarray, source: str
-) -> None:
-    """Count and log the sensors that can't be used; raise if none is left."""
-    for mask, what in ((broken, "contain NaN or infinite values"), (flat, "are flat")):
+) -> np.ndarray:
+    """Count and log the sensors that can't be used, and return which [C]; raise if none is left."""
+    names = np.array(raw.info["ch_names"])[picks]
+    marked = np.isin(names, raw.info["bads"])
+    for mask, what in (
+        (marked, "are marked bad"),
+        (broken & ~marked, "contain NaN or infinite values"),
+        (flat & ~broken & ~marked, "are flat"),
+    ):
         if mask.any():
-            names = [raw.info["ch_names"][index] for index in picks[mask]]
             logger.warning(
                 "%s: %d of %d sensors %s and are left out: %s",
                 source,
                 mask.sum(),
                 len(picks),
                 what,
-                listed(names),
+                listed(names[mask].tolist()),
             )
-    if (broken | flat).all():
-        raise DataError(f"{source}: every sensor is flat or contains NaN: nothing to learn from.")
+    unusable = marked | broken | flat
+    if unusable.all():
+        raise DataError(
+            f"{source}: every sensor is marked bad, flat or contains NaN: nothing to learn from."
+        )
+    return unusable
 
 
 def _filter(data: np.ndarray, how: Preprocessing) -> None:

@@ -69,6 +69,10 @@ class Recording(ABC):
         """Study options that change the raw signal or the events; part of every cache key."""
         return {}
 
+    def event_key(self) -> dict[str, Any]:
+        """What the events alone depend on (their files, options); no reason to renew the signal."""
+        return {}
+
     def __repr__(self) -> str:
         return f"{self.study}/{self.recording_uid}"
 
@@ -103,10 +107,8 @@ class Recording(ABC):
             duration = raw.n_times / raw.info["sfreq"]
             write_events(validate_events(self.load_events(), duration, str(self)), folder / EVENTS)
 
-        events = read_events(
-            self.cache.entry("events", self._key(version=EVENTS_VERSION), build, self._label)
-            / EVENTS
-        )
+        key = self._key(version=EVENTS_VERSION, **self.event_key())
+        events = read_events(self.cache.entry("events", key, build, self._label) / EVENTS)
         return (
             filter_events(events, self.events_filter, str(self)) if self.events_filter else events
         )

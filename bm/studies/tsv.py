@@ -1,0 +1,105 @@
+"""Tab-separated tables as BIDS prescribes them, read so that every cell keeps its text.
+
+Enters: a file. Leaves: a DataFrame of texts, indexed by the line of the file that messages name.
+"""
+
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import pandas as pd
+
+from bm.core.messages import DataError
+
+MISSING = "n/a"
+
+
+def read_tsv(path: Path) -> pd.DataFrame:
+    """Read a table; cells that are empty or "n/a" become missing, the word "None" does not.
+
+    Returns
+    -------
+    DataFrame of str (missing: None), whose index is the line in the file (the header is line 1).
+
+    Raises
+    ------
+    DataError : the file is absent or empty, isn't UTF-8, or a line has too many or too few cells.
+    """
+    lines = _read_text(path).split("\n")
+    header = [name.strip() for name in _cells(lines[0])]
+    if header == [""]:
+        raise DataError(f"{path} is empty: a table begins with a line of column names.")
+    repeated = {name for name in header if header.count(name) > 1}
+    if repeated:
+        raise DataError(f"{path}, line 1: column(s) {sorted(repeated)} appear more than once.")
+    numbers, rows = [], []
+    for number, line in enumerate(lines[1:], start=2):
+        if not line.strip("\r\t "):
+            continue
+        cells = _cells(line)
+        if len(cells) != len(header):
+            raise DataError(
+                f"{path}, line {number}: {len(cells)} cells, but the header has {len(header)}: "
+                f"{', '.join(header)}. Cells are separated by tabs."
+            )
+        numbers.append(number)
+        rows.append([None if cell in ("", MISSING) else cell for cell in cells])
+    return pd.DataFrame(rows, columns=header, index=numbers, dtype=object)
+
+
+def numbers_of(
+    table: pd.DataFrame, column: str, path: Path, minimum: float = -np.inf
+) -> "pd.Series[float]":
+    """Read a column as numbers (missing, or written as NaN: NaN).
+
+    Raises
+    ------
+    DataError : a cell is not a number, or less than `minimum`; the message names line and column.
+    """
+    cells = table[column].where(table[column].str.lower() != "nan", None)
+    values = pd.to_numeric(cells, errors="coerce").astype(float)
+    bad = cells.notna() & ~(np.isfinite(values) & (values >= minimum))
+    if bad.any():
+        what = "is not a number" if minimum == -np.inf else f"is not a number from {minimum:g} on"
+        fail(
+            path,
+            table.index[bad][0],
+            column,
+            f"{table.loc[bad, column].iloc[0]!r} {what}",
+            bad.sum(),
+        )
+    return values
+
+
+def fail(path: Path, line: int, column: str, fault: str, n_lines: int = 1) -> NoReturn:
+    """Raise the error that names file, line and column."""
+    more = f" ({n_lines} such lines)" if n_lines > 1 else ""
+    raise DataError(f"{path}, line {line}, column {column!r}: {fault}{more}.")
+
+
+def _read_text(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} is missing or can't be read ({error.strerror}).") from error
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        guess = "UTF-16" if content.startswith((b"\xff\xfe", b"\xfe\xff")) else "Latin-1"
+        raise DataError(
+            f"{path}, line {line}: not UTF-8 (perhaps {guess}). Convert it: "
+            f"iconv -f {guess} -t UTF-8 {path.name} > converted.tsv"
+        ) from error
+
+
+def _cells(line: str) -> list[str]:
+    return [_unquoted(cell) for cell in line.rstrip("\r").split("\t")]
+
+
+def _unquoted(cell: str) -> str:
+    """Undo the quotes that spreadsheets put around a cell; a lone quotation mark is a text."""
+    cell = cell.strip(" ")
+    if len(cell) > 1 and cell[0] == cell[-1] == '"':
+        return cell[1:-1].replace('""', '"')
+    return cell

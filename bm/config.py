@@ -1,231 +1,40 @@
-"""The configuration as plain dataclasses: the only place where Hydra's objects turn into ours.
+"""From Hydra's configuration to plain dataclasses: the only place where its objects turn into ours.
 
-YAML composes, Dora signs, then `from_hydra` checks every key and type. Below this module nobody sees a
-configuration object of Hydra. Field names and defaults are those of ``conf/``; comments there say what each
-key does.
+YAML composes, Dora signs, then `from_hydra` checks every key and type. Below this module nobody
+sees a configuration object of Hydra.
 """
 
 import dataclasses
 import types
 import typing
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Union
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from bm.core.messages import did_you_mean
+from bm.schema import Config, DsetConfig
+from bm.segments.controls import CONTROLS
+from bm.segments.prepare import GROUPINGS
+from bm.segments.store import RESIDENCIES
+
+__all__ = ["CONF", "Config", "ConfigError", "DsetConfig", "from_dict", "from_hydra", "to_dict"]
 
 CONF = Path(__file__).parent.parent / "conf"
-
-
-@dataclass(frozen=True)
-class WandbConfig:
-    use_wandb: bool = False
-    project: str = "brainmagick"
-    group: str = "brainmagick-group"
-
-
-@dataclass(frozen=True)
-class OptimConfig:
-    name: str = "adam"
-    lr: float = 3e-4
-    beta2: float = 0.999
-    epochs: int = 40
-    batch_size: int = 32
-    loss: str = "l1"
-    use_weighting: bool = False
-    max_batches: int | None = None
-    svd: float = 0.0
-    negatives: int | None = None
-    negative_pool_size: int | None = None
-    precision: str = "fp32"
-
-
-@dataclass(frozen=True)
-class ClipConfig:
-    linear: int | None = None
-    twin: bool = True
-    pool: bool = False
-    tmin: float | None = None
-    tmax: float | None = None
-    tmin_train: float | None = None
-    tmax_train: float | None = None
-    center: bool = False
-
-
-@dataclass(frozen=True)
-class TestConfig:
-    wer_negatives: int = 10000
-    wer_topx: int = 10
-    wer_random: bool = False
-    wer_recordings: int = 40
-    wer_study: str | None = None
-
-
-@dataclass(frozen=True)
-class TestWindowConfig:
-    tmin: float | None = None
-    tmax: float | None = None
-    condition: float | str | None = "word"
-
-
-@dataclass(frozen=True)
-class DsetConfig:
-    selections: list[str] = field(default_factory=lambda: ["gwilliams2022"])
-    tmin: float = -0.5
-    tmax: float = 2.5
-    n_recordings: int = 1000
-    n_subjects: int | None = None
-    n_subjects_test: int | None = None
-    shuffle_recordings_seed: int = -1
-    skip_recordings: int = 0
-    test_ratio: float = 0.2
-    valid_ratio: float = 0.1
-    remove_ratio: float = 0.0
-    condition: float | str = 0.5
-    apply_baseline: bool = True
-    min_block_duration: float = 6
-    force_uid_assignement: bool = False
-    min_n_blocks_per_split: int = 1
-    ignore_end_in_block: bool = False
-    ignore_start_in_block: bool = False
-    sample_rate: float = 120
-    highpass: float = 0
-    event_mask: bool = True
-    split_wav_as_block: bool = True
-    allow_empty_split: bool = False
-    autoreject: bool = False
-    test: TestWindowConfig = field(default_factory=TestWindowConfig)
-    features: list[str] = field(default_factory=lambda: ["Wav2VecTransformer"])
-    extra_test_features: list[str] = field(default_factory=list)
-    features_params: dict[str, dict[str, Any]] = field(default_factory=dict)
-    bandpass: list[float] | None = None
-    notch: float | None = None
-    block_grouping: str = "recording_time"
-    residency: str = "auto"
-    on_bad_recording: str = "skip"
-    control: str = "none"
-
-
-@dataclass(frozen=True)
-class ScalerConfig:
-    per_channel: bool = False
-    n_samples_per_recording: int = 200
-    n_samples_features: int = 8000
-
-
-@dataclass(frozen=True)
-class NormConfig:
-    scaler: ScalerConfig = field(default_factory=ScalerConfig)
-    max_scale: float = 20.0
-    clip: bool = True
-    exclude_empty_features: bool = False
-
-
-@dataclass(frozen=True)
-class TaskConfig:
-    type: str = "decode"
-    meg_init: float = 0.3
-    lowpass: float = 0
-    offset_meg_ms: float = 0
-    lowpass_gt: bool = True
-    lowpass_gt_test: bool = False
-    mask_loss: bool = False
-    loss: str | None = None
-
-
-@dataclass(frozen=True)
-class HiddenConfig:
-    meg: int | None = None
-    features: int | None = None
-
-
-@dataclass(frozen=True)
-class SimpleConvConfig:
-    hidden: HiddenConfig = field(default_factory=HiddenConfig)
-    concatenate: bool = False
-    depth: int = 4
-    linear_out: bool = False
-    complex_out: bool = False
-    kernel_size: int = 5
-    dilation_growth: int = 2
-    dilation_period: int | None = None
-    skip: bool = False
-    post_skip: bool = False
-    growth: float = 1.0
-    scale: float | None = None
-    rewrite: bool = False
-    groups: int = 1
-    glu: int = 0
-    glu_context: int = 0
-    glu_glu: bool = True
-    gelu: bool = False
-    dual_path: int = 0
-    conv_dropout: float = 0.0
-    dropout_input: float = 0.0
-    batch_norm: bool = False
-    relu_leakiness: float = 0.0
-    subject_dim: int = 64
-    subject_layers: bool = False
-    embedding_scale: float = 1.0
-    subject_layers_dim: str = "input"
-    subject_layers_id: bool = False
-    n_fft: int | None = None
-    fft_complex: bool = True
-    merger: bool = False
-    merger_pos_dim: int = 256
-    merger_channels: int = 270
-    merger_dropout: float = 0.2
-    merger_penalty: float = 0.0
-    merger_per_subject: bool = False
-    dropout: float = 0.0
-    dropout_rescale: bool = True
-    initial_linear: int = 0
-    initial_depth: int = 1
-    initial_nonlin: bool = False
-
-
-@dataclass(frozen=True)
-class Config:
-    """A whole experiment."""
-
-    num_prints: int = 5
-    device: str = "cuda"
-    num_workers: int = 2
-    verbose: int = 0
-    show: int = 0
-    download_only: bool = False
-    continue_sig: str | None = None
-    continue_best: bool = True
-    seed: int = 2036
-    dummy: Any = None
-    cache: str = "./cache"
-    features_models: str = "./features_models"
-    early_stop_patience: int = 10
-    eval_every: int = 1
-    eval_train_set: bool = False
-    override_n_subjects_model: int | None = None
-    model_name: str = "simpleconv"
-    feature_model_name: str | None = None
-    feature_model_params: dict[str, Any] = field(default_factory=dict)
-    wandb: WandbConfig = field(default_factory=WandbConfig)
-    optim: OptimConfig = field(default_factory=OptimConfig)
-    clip: ClipConfig = field(default_factory=ClipConfig)
-    test: TestConfig = field(default_factory=TestConfig)
-    dset: DsetConfig = field(default_factory=DsetConfig)
-    norm: NormConfig = field(default_factory=NormConfig)
-    task: TaskConfig = field(default_factory=TaskConfig)
-    simpleconv: SimpleConvConfig = field(default_factory=SimpleConvConfig)
-    convrnn: dict[str, Any] = field(default_factory=dict)
-    selections: dict[str, dict[str, Any]] = field(default_factory=dict)
-    study_paths: dict[str, dict[str, Any]] = field(default_factory=dict)
-    slurm: dict[str, Any] = field(default_factory=dict)
-
+DEFAULT_FILES = {
+    "model_defaults": "defaults",
+    "features_defaults": "features_defaults",
+    "selections": "selections_definitions",
+    "study_paths": "study_paths",
+}
+"""Files that say, with ``config.yaml``, what holds where nothing is chosen."""
 
 UNSUPPORTED = {
-    "wandb.use_wandb": "metrics are in history.json",
+    "wandb": "metrics are in history.json",
+    "features_models": "no feature loads a model",
+    "convrnn": "the encoder is simpleconv",
     "eval_train_set": "nothing ever read it",
     "optim.use_weighting": "only the regression_classification loss would use it",
     "optim.svd": "the penalty isn't available",
@@ -261,7 +70,7 @@ UNSUPPORTED = {
     "simpleconv.dropout": "use simpleconv.merger_dropout",
     "simpleconv.dropout_rescale": "it only mattered together with simpleconv.dropout",
 }
-"""Published keys that must keep their default, and why (or what to use instead)."""
+"""Published keys, and groups, that must keep their default, and why (or what to use instead)."""
 
 CHOICES = {
     "optim.name": ("adam",),
@@ -271,7 +80,10 @@ CHOICES = {
     "feature_model_name": (None, "deep_mel"),
     "task.type": ("decode",),
     "task.loss": (None,),
-    "dset.control": ("none", "noise", "shuffled"),
+    "dset.block_grouping": GROUPINGS,
+    "dset.residency": RESIDENCIES,
+    "dset.on_bad_recording": ("skip", "error"),
+    "dset.control": CONTROLS,
 }
 """What can be chosen; other published values belong to parts that aren't available."""
 
@@ -285,10 +97,13 @@ def from_hydra(cfg: DictConfig) -> Config:
 
     Raises
     ------
-    ConfigError : an unknown key, a value of the wrong type or out of what can be chosen, or a retired
-        key that was set.
+    ConfigError : an unknown key, a value of the wrong type or out of what can be chosen, or a
+        retired key that was set.
     """
-    values = OmegaConf.to_container(cfg, resolve=True)
+    try:
+        values = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"The configuration can't be read: {error}") from error
     if not isinstance(values, dict):
         raise ConfigError(f"The configuration should be a mapping, not {type(values).__name__}.")
     for section in ("dora", "hydra"):
@@ -310,7 +125,7 @@ def to_dict(config: Any) -> dict[str, Any]:
     return dataclasses.asdict(config)
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(values: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
     """Leaves of nested mappings by dotted key."""
     leaves: dict[str, Any] = {}
     for key, value in values.items():
@@ -322,59 +137,78 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
+def default_leaves() -> dict[str, Any]:
+    """Value of every key where nothing is chosen, by dotted key."""
+    leaves = flatten(to_dict(Config()))
+    for group, name in DEFAULT_FILES.items():
+        leaves.update(_leaves_of(group, name))
+    return leaves
+
+
 def provenance(
-    config: Config, overrides: typing.Sequence[str], choices: Mapping[str, str]
+    config: Config, overrides: Sequence[str], choices: Mapping[str, str | None]
 ) -> list[tuple[str, Any, str]]:
-    """Every value that is not the default of ``config.yaml``, and where it came from.
+    """Every value that is not the default, and where it came from.
 
     Parameters
     ----------
     config : the experiment.
     overrides : arguments of the command line, ``key=value``.
-    choices : chosen file of each configuration group.
+    choices : chosen file of each configuration group, in the order in which they are composed.
 
     Returns
     -------
-    (key, value, source) in the order of the configuration.
+    (key, value, source) in the order of the configuration. What the command line says is listed
+    even if it is the default.
     """
     told = {override.lstrip("+~").split("=", 1)[0] for override in overrides}
-    defaults = flatten(to_dict(Config()))
-    files = {group: _leaves_of(group, name) for group, name in choices.items() if name != "default"}
+    defaults = default_leaves()
+    files = {
+        f"{group}={name}": _leaves_of(group, name)
+        for group, name in choices.items()
+        if name is not None and DEFAULT_FILES.get(group) != name
+    }
     entries = []
     for key, value in flatten(to_dict(config)).items():
-        sources = [f"{group}={choices[group]}" for group, leaves in files.items() if key in leaves]
-        if any(key == name or key.startswith(f"{name}.") for name in told):
+        sources = [source for source, leaves in files.items() if key in leaves]
+        if any(_is_within(key, name) for name in told):
             entries.append((key, value, "command line"))
-        elif key in defaults and value != defaults[key] and sources:
+        elif sources and (key not in defaults or value != defaults[key]):
             entries.append((key, value, sources[-1]))
     return entries
 
 
 def _leaves_of(group: str, name: str) -> dict[str, Any]:
+    """Leaves of one file of ``conf/``, by the keys that they have in the whole."""
     path = CONF / group / f"{name}.yaml"
     if not path.exists():
         return {}
     values = OmegaConf.to_container(OmegaConf.load(path))
-    return flatten(values) if isinstance(values, dict) else {}
+    is_global = path.read_text().startswith("# @package _global_")
+    return flatten(values, "" if is_global else f"{group}.") if isinstance(values, dict) else {}
+
+
+def _is_within(key: str, group: str) -> bool:
+    return key == group or key.startswith(f"{group}.")
 
 
 def _check(config: Config) -> None:
-    leaves, defaults = flatten(to_dict(config)), flatten(to_dict(Config()))
-    for key, reason in UNSUPPORTED.items():
-        if leaves[key] != defaults[key]:
-            raise ConfigError(
-                f"{key}={leaves[key]!r} has no effect in bm: {reason}. Leave it at {defaults[key]!r}."
-            )
+    leaves, defaults = flatten(to_dict(config)), default_leaves()
     for key, allowed in CHOICES.items():
         if leaves[key] not in allowed:
             raise ConfigError(
                 f"{key}={leaves[key]!r} isn't available. {did_you_mean(leaves[key], allowed)}"
             )
+    for key, value in leaves.items():
+        for retired, reason in UNSUPPORTED.items():
+            if _is_within(key, retired) and (key not in defaults or value != defaults[key]):
+                default = f" Leave it at {defaults[key]!r}." if key in defaults else ""
+                raise ConfigError(f"{key}={value!r} has no effect in bm: {reason}.{default}")
 
 
 def _build(kind: Any, values: Any, where: str) -> Any:
     if not isinstance(values, Mapping):
-        raise ConfigError(f"{where or 'The configuration'} is a group of keys, not {values!r}.")
+        raise ConfigError(f"{where.rstrip('.') or 'The configuration'} should be a group of keys.")
     hints = typing.get_type_hints(kind)
     for key in values:
         if key not in hints:
@@ -385,34 +219,48 @@ def _build(kind: Any, values: Any, where: str) -> Any:
 
 
 def _convert(hint: Any, value: Any, key: str) -> Any:
-    if dataclasses.is_dataclass(hint):
-        return _build(hint, value, f"{key}.")
+    """Check `value` against a type hint, and turn whole numbers into floats where it asks for one.
+
+    Raises
+    ------
+    ConfigError : it is of another type.
+    """
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return value
+    if dataclasses.is_dataclass(hint):
+        return _build(hint, value, f"{key}.")
     if origin in (Union, types.UnionType):
-        if value is None and type(None) in arguments:
-            return None
-        options = [option for option in arguments if option is not type(None)]
-        for option in options:
-            try:
-                return _convert(option, value, key)
-            except ConfigError:
-                if option is options[-1]:
-                    raise
+        return _convert_union(arguments, value, key)
     if origin is list and isinstance(value, list):
         return [_convert(arguments[0], item, f"{key}[{index}]") for index, item in enumerate(value)]
     if origin is dict and isinstance(value, Mapping):
-        return {name: _convert(arguments[1], item, f"{key}.{name}") for name, item in value.items()}
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(hint, type) and isinstance(value, hint) and (hint is bool or not isinstance(value, bool)):
-        return value
+        return {
+            str(name): _convert(arguments[1], item, f"{key}.{name}") for name, item in value.items()
+        }
+    if isinstance(hint, type) and isinstance(value, bool) is (hint is bool):
+        if isinstance(value, hint):
+            return value
+        if hint is float and isinstance(value, int):
+            return float(value)
     raise ConfigError(f"{key}={value!r} should be {_name(hint)}.")
+
+
+def _convert_union(options: Sequence[Any], value: Any, key: str) -> Any:
+    if value is None and type(None) in options:
+        return None
+    kinds = [option for option in options if option is not type(None)]
+    if len(kinds) == 1:
+        return _convert(kinds[0], value, key)
+    for kind in kinds:
+        try:
+            return _convert(kind, value, key)
+        except ConfigError:
+            continue
+    raise ConfigError(f"{key}={value!r} should be {' or '.join(_name(kind) for kind in kinds)}.")
 
 
 def _name(hint: Any) -> str:
     names = {float: "a number", int: "a whole number", bool: "true or false", str: "a text"}
-    return names.get(hint) or {list: "a list", dict: "a group of keys"}.get(
-        typing.get_origin(hint), str(hint)
-    )
+    groups = {list: "a list", dict: "a group of keys"}
+    return names.get(hint) or groups.get(typing.get_origin(hint)) or str(hint)

@@ -24,7 +24,7 @@ from bm.recordings.signal import DATA, Signal
 
 logger = logging.getLogger(__name__)
 
-VERSION = 3
+VERSION = 4
 CHUNK_BYTES = 8e6
 FILTER_GROUP = 16
 """Sensors filtered together: one cache line of the time-first array."""
@@ -87,14 +87,13 @@ def preprocess(raw: mne.io.BaseRaw, how: Preprocessing, folder: Path, source: st
         raise DataError(
             f"{source}: only {raw.n_times} samples at {raw.info['sfreq']} Hz in {_files(raw)}."
         )
-    broken = np.zeros(len(picks), dtype=bool)
+    health = _Health(len(picks))
     with open(folder / DATA, "wb") as file:  # a map of a file not yet written dies on a full disk
         _write_header(file, (n_samples, len(picks)))
-        for chunk, chunk_broken in _resampled_chunks(raw, picks, ratio, source):
+        for chunk in _resampled_chunks(raw, picks, ratio, health, source):
             file.write(np.ascontiguousarray(chunk, dtype=np.float32).data)
-            broken |= chunk_broken
     data = np.load(folder / DATA, mmap_mode="r+")
-    unusable = _check_sensors(raw, picks, broken, _is_flat(data), source)
+    unusable = _check_sensors(raw, picks, health, source)
     _filter(data, how)
     data[:, unusable] = 0.0
     data.flush()
@@ -122,9 +121,9 @@ def _rate_ratio(old: float, new: float, n_times: int, source: str) -> Fraction:
 
 
 def _resampled_chunks(
-    raw: mne.io.BaseRaw, picks: np.ndarray, ratio: Fraction, source: str
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield ([t, C] values, [C] sensors with non-finite values), one chunk after the other.
+    raw: mne.io.BaseRaw, picks: np.ndarray, ratio: Fraction, health: "_Health", source: str
+) -> Iterator[np.ndarray]:
+    """Yield [t, C] resampled values, one chunk after the other; `health` sees the raw ones.
 
     Chunks begin where the interpolation starts over, and overlap by more than its reach, so that
     the seams don't show.
@@ -137,15 +136,16 @@ def _resampled_chunks(
         overlap = math.ceil((resample._width + old_rate) / old_rate) * old_rate
     n_steps = max(1, int(CHUNK_BYTES / (8 * len(picks)) / old_rate))
     step = max(n_steps * old_rate, overlap)
-    for begin in range(0, raw.n_times, step):
+    n_times = int(raw.n_times)
+    for begin in range(0, n_times, step):
         first = max(0, begin - overlap)
-        values = _read(raw, picks, first, min(raw.n_times, begin + step + overlap), source)
-        finite = np.isfinite(values)
-        values[~finite] = 0.0
+        values = _read(raw, picks, first, min(n_times, begin + step + overlap), source)
+        health.see(values)
+        values[~np.isfinite(values)] = 0.0
         resampled = resample(torch.from_numpy(values)).T.numpy()
         skip = (begin - first) * new_rate // old_rate
-        length = min(step, raw.n_times - begin) * new_rate // old_rate
-        yield resampled[skip : skip + length], ~finite.all(axis=1)
+        length = min(step, n_times - begin) * new_rate // old_rate
+        yield resampled[skip : skip + length]
 
 
 def _read(raw: mne.io.BaseRaw, picks: np.ndarray, first: int, last: int, source: str) -> np.ndarray:
@@ -169,16 +169,36 @@ def _write_header(file: BinaryIO, shape: tuple[int, int]) -> None:
     np.lib.format.write_array_header_1_0(file, header)
 
 
+class _Health:
+    """Which of `n_sensors` sensors hold a signal, from all that was read of them."""
+
+    def __init__(self, n_sensors: int):
+        self.broken = np.zeros(n_sensors, dtype=bool)
+        self.low = np.full(n_sensors, np.inf, dtype=np.float32)
+        self.high = np.full(n_sensors, -np.inf, dtype=np.float32)
+
+    def see(self, values: np.ndarray) -> None:
+        """Take note of [C, t] raw values."""
+        self.broken |= ~np.isfinite(values).all(axis=1)
+        self.low = np.minimum(self.low, values.min(axis=1))
+        self.high = np.maximum(self.high, values.max(axis=1))
+
+    @property
+    def flat(self) -> np.ndarray:
+        """[C] true where every value was the same."""
+        return self.low == self.high
+
+
 def _check_sensors(
-    raw: mne.io.BaseRaw, picks: np.ndarray, broken: np.ndarray, flat: np.ndarray, source: str
+    raw: mne.io.BaseRaw, picks: np.ndarray, health: _Health, source: str
 ) -> np.ndarray:
     """Count and log the sensors that can't be used, and return which [C]; raise if none is left."""
     names = np.array(raw.info["ch_names"])[picks]
     marked = np.isin(names, raw.info["bads"])
     for mask, what in (
         (marked, "are marked bad"),
-        (broken & ~marked, "contain NaN or infinite values"),
-        (flat & ~broken & ~marked, "are flat"),
+        (health.broken & ~marked, "contain NaN or infinite values"),
+        (health.flat & ~marked, "are flat"),
     ):
         if mask.any():
             logger.warning(
@@ -189,7 +209,7 @@ def _check_sensors(
                 what,
                 listed(names[mask].tolist()),
             )
-    unusable = marked | broken | flat
+    unusable = marked | health.broken | health.flat
     if unusable.all():
         raise DataError(
             f"{source}: every sensor is marked bad, flat or contains NaN: nothing to learn from."
@@ -214,9 +234,3 @@ def _filter(data: np.ndarray, how: Preprocessing) -> None:
                 courses, how.sample_rate, *how.bandpass, verbose="error"
             )
         data[:, first : first + FILTER_GROUP] = courses.T
-
-
-def _is_flat(data: np.ndarray) -> np.ndarray:
-    """[C] true where a sensor never moves by more than rounding."""
-    low, high = data.min(axis=0), data.max(axis=0)
-    return (high - low) <= 1e-6 * np.maximum(np.abs(low), np.abs(high))

@@ -133,7 +133,7 @@ def test_read_sentences_open_blocks_beside_sounds():
 
 def test_wrong_block_rule_names_the_right_one():
     with pytest.raises(ValueError, match=r"Did you mean 'sentence'.*sentence_or_sound"):
-        create_blocks(word_table(["a b"]), "sentense")
+        create_blocks(word_table(["a b"]), "sentense")  # codespell:ignore
 
 
 def test_recording_without_a_first_word_says_so():

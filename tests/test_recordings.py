@@ -367,7 +367,7 @@ def test_filter_keeps_the_events_that_match_and_the_sounds_they_are_heard_in(fif
     assert events["word"].iloc[1] == "cat"
 
 
-@pytest.mark.parametrize("query", ["conditon == 'list'", "start >", "word + 1"])
+@pytest.mark.parametrize("query", ["conditon == 'list'", "start >", "word + 1"])  # codespell:ignore
 def test_filter_that_fails_names_itself_and_the_columns(fif, cache, query):
     recording = FileRecording(fif, cache, words())
     recording.events_filter = query

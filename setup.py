@@ -14,6 +14,7 @@ REQUIRED = [
     "hydra-core>=1.3.8,<2",
     "jinja2>=3.1,<4",
     "julius>=0.2.8,<1",
+    "markupsafe>=3.0,<4",
     "matplotlib>=3.11,<4",
     "mne>=1.13,<2",
     "mne-bids>=0.20,<1",
@@ -24,10 +25,9 @@ REQUIRED = [
     "pyarrow>=26,<27",  # pandas reads and writes the event tables with it
     "scipy>=1.17,<2",
     "soundfile>=0.14,<1",
-    "submitit>=1.5,<2",
     "torch>=2.13,<3",
     "tqdm>=4.70,<5",
-    "transformers>=5.23,<6",
+    "transformers>=5.23,<6",  # the wav2vec 2.0 feature of the published configuration
     "xxhash>=4.1,<5",
 ]
 

@@ -10,9 +10,9 @@ EPSILON = 1e-8
 class ClipLoss(nn.Module):
     """Contrastive loss: find the true segment of speech among those of the batch [1]_.
 
-    The score of a pair is the inner product of the estimate with the candidate over its norm: estimates
-    aren't normalised and there is no temperature, so confidence is the length of the estimate. The loss is
-    the cross-entropy from brain to speech only.
+    The score of a pair is the inner product of the estimate with the candidate over its norm:
+    estimates aren't normalised and there is no temperature, so confidence is the length of the
+    estimate. The loss is the cross-entropy from brain to speech only.
 
     References
     ----------
@@ -20,13 +20,12 @@ class ClipLoss(nn.Module):
     """
 
     def forward(self, estimates: Tensor, candidates: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Mean cross-entropy of B estimates; candidate i is the truth of estimate i, further ones are
-        negatives.
+        """Mean cross-entropy of B estimates.
 
         Parameters
         ----------
         estimates : [B, F, T].
-        candidates : [B', F, T], B' >= B.
+        candidates : [B', F, T]; number i is the truth of estimate i, those beyond B are negatives.
         mask : [B, 1, T], 1 where the loss counts; None: everywhere.
         """
         if mask is not None:
@@ -38,8 +37,8 @@ class ClipLoss(nn.Module):
         """[B, B'] inner products with the normalised candidates."""
         if estimates.shape[1:] != candidates.shape[1:]:
             raise ValueError(
-                f"Estimates {tuple(estimates.shape)} and candidates {tuple(candidates.shape)} must have "
-                "the same features and samples."
+                f"Estimates {tuple(estimates.shape)} and candidates {tuple(candidates.shape)} must "
+                "have the same features and samples."
             )
         flat = candidates.flatten(1)
         return (estimates.flatten(1) @ flat.T) / (flat.norm(dim=1) + EPSILON)

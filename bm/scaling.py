@@ -1,7 +1,7 @@
 """Bring signals and features to a common scale, with statistics of the training split alone.
 
-Brain signals: per recording and sensor, median and interquartile range, then clamped. Features: mean and
-standard deviation. Reference: Défossez et al. 2023, doi:10.1038/s42256-023-00714-5.
+Brain signals: per recording and sensor, median and interquartile range, then clamped. Features:
+mean and standard deviation. Reference: Défossez et al. 2023, doi:10.1038/s42256-023-00714-5.
 """
 
 import logging
@@ -16,12 +16,15 @@ from bm.segments import SegmentBatch, SegmentDataset
 
 logger = logging.getLogger(__name__)
 
+SMALLEST_SPREAD = 1e-6
+"""Columns that deviate less, relative to their mean, are constant but for rounding."""
+
 
 def robust_scale(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Median and interquartile range of each column of [N, C].
 
-    Quartiles are the sorted values at index int(q * N), without interpolation, as published. A column
-    without spread has scale 1.
+    Quartiles are the sorted values at index int(q * N), without interpolation, as published. A
+    column without spread has scale 1.
     """
     n = len(values)
     places = [int(q * n) for q in (0.25, 0.5, 0.75)]
@@ -74,30 +77,40 @@ class BatchScaler:
 
         Raises
         ------
-        ValueError : a feature has no spread at all.
+        ValueError : no training segments, or a feature has the same value in all of them.
         """
+        if not len(train):
+            raise ValueError(
+                "No training segments to estimate the scale of signals and features on."
+            )
         generator = torch.Generator().manual_seed(seed)
         self.centre = torch.zeros(n_recordings, train.store.n_sensors)
         self.scale = torch.ones(n_recordings, train.store.n_sensors)
         recording = torch.tensor(train.table["recording"].to_numpy(np.int64))
         for index in recording.unique().tolist():
             rows = (recording == index).nonzero()[:, 0]
-            rows = rows[torch.randperm(len(rows), generator=generator)][: self.n_samples_per_recording]
+            order = torch.randperm(len(rows), generator=generator)
+            rows = rows[order[: self.n_samples_per_recording]]
             meg = train.gather_meg(rows).transpose(1, 2).flatten(0, 1).cpu().numpy()
             centre, scale = robust_scale(meg)
-            self.centre[index], self.scale[index] = torch.from_numpy(centre), torch.from_numpy(scale)
+            self.centre[index], self.scale[index] = (
+                torch.from_numpy(centre),
+                torch.from_numpy(scale),
+            )
         rows = torch.randperm(len(train), generator=generator)[: self.n_samples_features]
         self._fit_features(train, rows)
         return self
 
     def _fit_features(self, train: SegmentDataset, rows: Tensor) -> None:
-        """Weigh each row of a feature's table by how often the chosen segments see it during words."""
+        """Weigh each row of a table by how often the chosen segments see it during words."""
         samples = train.samples(rows).flatten()
         heard = train.stimuli.mask[samples]
         if heard.any():
             samples = samples[heard]
         else:
-            logger.warning("No words in the training segments: features are scaled over all samples.")
+            logger.warning(
+                "No words in the training segments: features are scaled over all samples."
+            )
         centres, scales = [], []
         for feature, table, timeline in zip(
             train.stimuli.features, train.stimuli.rows, train.stimuli.timelines, strict=True
@@ -106,11 +119,17 @@ class BatchScaler:
             if feature.normalizable:
                 counts = torch.bincount(timeline[samples], minlength=len(table)).double()
                 centre, scale = _weighted_scale(table, counts, self.per_channel)
-                if not (scale > 0).all():
+                flat = scale <= SMALLEST_SPREAD * centre.abs()
+                if flat.all():
                     raise ValueError(
-                        f"Feature {feature.name} has the same value in all training segments: nothing "
-                        "to learn. Are the sound files silent, or the events missing?"
+                        f"Feature {feature.name} has the same value in all training segments: "
+                        "nothing to learn. Are the sound files silent, or the events missing?"
                     )
+                if flat.any():
+                    logger.warning(
+                        "%s: %d constant column(s), not scaled.", feature.name, flat.sum()
+                    )
+                    scale[flat] = 1.0
             centres.append(centre)
             scales.append(scale)
         self.feature_centre, self.feature_scale = torch.cat(centres), torch.cat(scales)
@@ -158,12 +177,13 @@ _NUMBERS: Sequence[str] = (
 
 
 def _weighted_scale(table: Tensor, counts: Tensor, per_channel: bool) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation [F] of the rows of a table [n, F], row k counted `counts[k]` times."""
+    """Mean and standard deviation [F] of a table [n, F], its row k counted `counts[k]` times."""
     used = counts > 0
     rows, weights = table[used].double(), counts[used, None] / counts.sum()
     mean = (rows * weights).sum(dim=0)
-    square = (rows.square() * weights).sum(dim=0)
     if not per_channel:
-        mean, square = mean.mean().expand_as(mean), square.mean().expand_as(square)
-    deviation = (square - mean.square()).clamp(min=0).sqrt()
-    return mean.float().cpu(), deviation.float().cpu()
+        mean = mean.mean().repeat(len(mean))
+    variance = ((rows - mean).square() * weights).sum(dim=0)
+    if not per_channel:
+        variance = variance.mean().repeat(len(variance))
+    return mean.float().cpu(), variance.sqrt().float().cpu()

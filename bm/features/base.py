@@ -1,8 +1,8 @@
 """What a feature is. A new one is a small class with `@register`; nothing else needs to know it.
 
 A feature turns each stimulus into a few rows of numbers, once, however many people heard it: a
-`SoundFeature` a piece of sound into frames, an `EventFeature` an event (a word, a phoneme) into one row.
-`bm.features.table` then lays the rows along the time of each recording.
+`SoundFeature` a piece of sound into frames, an `EventFeature` an event (a word, a phoneme) into one
+row. `bm.features.table` then lays the rows along the time of each recording.
 """
 
 import inspect
@@ -62,7 +62,12 @@ class SoundFeature(Feature):
 
     @abstractmethod
     def frames(self, sound: torch.Tensor) -> np.ndarray:
-        """Frames [n, F] float32, evenly spaced over one piece of sound [n_samples] at `input_rate`."""
+        """Frames [n, F] float32, evenly spaced over a piece of sound [n_samples] at `input_rate`.
+
+        Raises
+        ------
+        DataError : the piece is too short.
+        """
 
 
 class EventFeature(Feature):
@@ -96,7 +101,8 @@ def make_features(names: Sequence[str], params: Mapping[str, Mapping[str, Any]])
         for argument in arguments:
             if argument not in allowed:
                 raise ValueError(
-                    f"dset.features_params.{name} has no {argument!r}. {did_you_mean(argument, allowed)}"
+                    f"dset.features_params.{name} has no {argument!r}. "
+                    f"{did_you_mean(argument, allowed)}"
                 )
         features.append(registry[name](**arguments))
     return features

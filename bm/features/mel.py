@@ -56,7 +56,9 @@ class MelSpectrum(SoundFeature):
     def frames(self, sound: Tensor) -> np.ndarray:
         """[n_samples] to [n_frames, n_mels], a frame every `n_fft // 4` samples."""
         if len(sound) <= self.n_fft // 2:
-            raise DataError(f"a piece of {len(sound)} samples is shorter than half a window ({self.n_fft}).")
+            raise DataError(
+                f"a piece of {len(sound)} samples is shorter than half a window ({self.n_fft})."
+            )
         window = torch.hann_window(self.n_fft)
         spectrum = torch.stft(
             sound.float(), self.n_fft, self.n_fft // 4, window=window, center=True,
@@ -71,7 +73,7 @@ class MelSpectrum(SoundFeature):
 
 
 def mel_filters(n_frequencies: int, n_mels: int, sample_rate: int) -> Tensor:
-    """Triangular filters [n_frequencies, n_mels] on the HTK mel scale, from 0 to half the sample rate."""
+    """Triangular filters [n_frequencies, n_mels] on the HTK mel scale, up to half the rate."""
     nyquist = sample_rate / 2
     frequencies = torch.linspace(0, nyquist, n_frequencies, dtype=torch.float64)
     highest = 2595.0 * np.log10(1.0 + nyquist / 700.0)

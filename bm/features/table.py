@@ -1,10 +1,11 @@
 """Lay features along recordings: rows of numbers, and for each sample the row that it sees.
 
-A segment's features are then ``rows[timeline[start:stop]]``. All recordings share the rows, so a hundred
-people hearing one story need one table. Row 0 is what stands where nothing is heard.
+A segment's features are then ``rows[timeline[start:stop]]``. All recordings share the rows, so a
+hundred people hearing one story need one table. Row 0 is what stands where nothing is heard.
 """
 
 import logging
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,14 +62,23 @@ def build_table(
     """
     selected = [table[table["kind"] == feature.event_kind] for table in events]
     if not any(len(table) for table in selected):
-        raise DataError(f"{feature.name} needs {feature.event_kind} events, but no recording has any.")
+        raise DataError(
+            f"{feature.name} needs {feature.event_kind} events, but no recording has any."
+        )
     if isinstance(feature, SoundFeature):
         lay = _SoundLayer(feature, cache)
         timelines = [
             lay.timeline(table, n, sample_rate)
-            for table, n in zip(progress(selected, feature.name, "recording"), n_samples, strict=True)
+            for table, n in zip(
+                progress(selected, feature.name, "recording"), n_samples, strict=True
+            )
         ]
         rows = np.concatenate([_default_row(feature), *lay.pieces])
+        if lay.n_too_short:
+            logger.warning(
+                "%s: %d piece(s) of sound shorter than %g s count as silence.",
+                feature.name, lay.n_too_short, SHORTEST_PIECE,
+            )  # fmt: skip
     elif isinstance(feature, EventFeature):
         timelines, rows = _event_timelines(feature, selected, n_samples, sample_rate)
     else:
@@ -97,24 +107,28 @@ class _SoundLayer:
         self.cache = cache
         self.pieces: list[np.ndarray] = []
         self.n_rows = 1
+        self.n_too_short = 0
         self.known: dict[tuple[str, float, float], tuple[int, int]] = {}
 
     def timeline(self, sounds: pd.DataFrame, n_samples: int, sample_rate: float) -> np.ndarray:
         timeline = np.zeros(n_samples, dtype=np.int32)
         for sound, samples in _spans(sounds, n_samples, sample_rate):
-            if sound.duration < SHORTEST_PIECE:
+            offset, duration = _whole_milliseconds(sound.offset, sound.duration)
+            if duration < SHORTEST_PIECE:
+                self.n_too_short += 1
                 continue
-            first, n_frames = self._rows_of(sound)
-            elapsed = np.arange(samples.start, samples.stop) / sample_rate - sound.start
-            frame = (elapsed * (n_frames / sound.duration)).astype(np.int32)
+            first, n_frames = self._rows_of(sound.filepath, offset, duration)
+            times = np.arange(samples.start, samples.stop) / sample_rate  # in the recording
+            elapsed = times - sound.start + sound.offset - offset
+            frame = (elapsed * (n_frames / duration)).astype(np.int32)
             timeline[samples] = first + frame.clip(0, n_frames - 1)
         return timeline
 
-    def _rows_of(self, sound: Any) -> tuple[int, int]:
-        """First row and number of rows of a piece; times are rounded to 1 ms, so listeners share it."""
-        piece = (sound_digest(sound.filepath), round(float(sound.offset), 3), round(float(sound.duration), 3))
+    def _rows_of(self, path: str, offset: float, duration: float) -> tuple[int, int]:
+        """First row and number of rows of a piece."""
+        piece = sound_digest(path), offset, duration
         if piece not in self.known:
-            frames = self._frames(Path(sound.filepath), *piece)
+            frames = self._frames(Path(path), *piece)
             self.known[piece] = self.n_rows, len(frames)
             self.pieces.append(frames)
             self.n_rows += len(frames)
@@ -143,10 +157,21 @@ class _SoundLayer:
         return np.load(self.cache.entry("features", key, build, label) / FRAMES)
 
 
+def _whole_milliseconds(offset: float, duration: float) -> tuple[float, float]:
+    """Offset and duration of the piece within, which listeners share: never beyond its ends."""
+    noise = 1e-3  # of a millisecond: sums of floats miss whole ones by less
+    begin = math.ceil(1000 * offset - noise)
+    end = math.floor(1000 * (offset + duration) + noise)
+    return begin / 1000, max(0, end - begin) / 1000
+
+
 def _event_timelines(
-    feature: EventFeature, events: Sequence[pd.DataFrame], n_samples: Sequence[int], sample_rate: float
+    feature: EventFeature,
+    events: Sequence[pd.DataFrame],
+    n_samples: Sequence[int],
+    sample_rate: float,
 ) -> tuple[list[np.ndarray], np.ndarray]:
-    """Timelines and rows of a feature with one value per event; equal values share a row."""
+    """Timelines, and rows of a feature with one value per event; equal values share one."""
     values = feature.values(pd.concat(events, ignore_index=True)).astype(np.float32)
     distinct, row_of_event = np.unique(values, axis=0, return_inverse=True)
     row_of_event = row_of_event.reshape(-1) + 1

@@ -11,7 +11,7 @@ class DeepMel(ConvSequence):
     Parameters
     ----------
     n_in_channels : bands of the spectrogram.
-    n_hidden_channels, n_hidden_layers, n_out_channels : width, number of layers, and size of the result.
+    n_hidden_channels, n_hidden_layers, n_out_channels : width, number of layers, size of the end.
     kernel, stride, dilation_growth, dilation_period, batch_norm, activation_on_last, skip, glu,
     glu_context : see `ConvSequence`; the stride must be 1, so that brain and sound stay aligned.
     """

@@ -58,14 +58,15 @@ class SubjectEmbedding(nn.Module):
 class ConvSequence(nn.Module):
     """Stack of dilated convolutions with skip connections, some followed by a gated linear unit.
 
-    Each layer is convolution, batch norm, activation; the input is added where shapes agree. After every
-    `glu` layers a convolution doubles the channels and a gate halves them again.
+    Each layer is convolution, batch norm, activation; the input is added where shapes agree. After
+    every `glu` layers a convolution doubles the channels and a gate halves them again.
 
     Parameters
     ----------
     channels : channels before the first layer and after each one.
     kernel_size : odd.
-    dilation_growth, dilation_period : layer k has dilation growth ** (k % period); no period: growth ** k.
+    dilation_growth, dilation_period : layer k has dilation growth ** (k % period), without a period
+        growth ** k.
     glu : a gate after every `glu` layers; 0 for none.
     glu_context : samples on each side that the gate's convolution sees.
     activation : makes the activation module.
@@ -90,7 +91,9 @@ class ConvSequence(nn.Module):
     ):
         super().__init__()
         if kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size={kernel_size} must be odd, so that input and output stay aligned.")
+            raise ValueError(
+                f"kernel_size={kernel_size} must be odd, so that input and output stay aligned."
+            )
         self.skip = skip
         self.dropout_input = nn.Dropout(dropout_input)
         self.sequence = nn.ModuleList()

@@ -27,14 +27,14 @@ class FourierEmbedding(nn.Module):
         self.n_frequencies = math.isqrt(dimension // 2)
         if 2 * self.n_frequencies**2 != dimension:
             raise ValueError(
-                f"merger_pos_dim={dimension} must be twice a square, such as 32, 128, 288, 512 or 2048."
+                f"merger_pos_dim={dimension} must be twice a square, such as 32, 128, 512, 2048."
             )
         self.margin = margin
 
     def forward(self, positions: Tensor) -> Tensor:
         """Positions [..., 2] in 0..1 to [..., dimension]."""
-        frequencies = torch.arange(self.n_frequencies, device=positions.device, dtype=positions.dtype)
-        frequencies = 2 * math.pi * frequencies / (1 + 2 * self.margin)
+        number = torch.arange(self.n_frequencies, device=positions.device, dtype=positions.dtype)
+        frequencies = 2 * math.pi * number / (1 + 2 * self.margin)
         phases = (positions + self.margin)[..., None] * frequencies  # [..., 2, n]
         waves = phases[..., 0, :, None] + phases[..., 1, None, :]  # [..., n, n]: x varies slowest
         waves = waves.flatten(-2)
@@ -44,9 +44,9 @@ class FourierEmbedding(nn.Module):
 class SpatialAttention(nn.Module):
     """Weight sensors by where they are: each virtual channel is a softmax over the sensors.
 
-    The weights depend on the sensor layout alone, so they are computed once per layout, not per segment.
-    In training all sensors within `dropout` of one random point (the same for the whole batch) are left
-    out.
+    The weights depend on the sensor layout alone, so they are computed once per layout, not per
+    segment. In training all sensors within `dropout` of one random point (the same for the whole
+    batch) are left out, unless none would be left.
 
     Parameters
     ----------
@@ -76,12 +76,16 @@ class SpatialAttention(nn.Module):
         return weights[layout_index] @ meg
 
     def attention(self, layouts: Tensor) -> Tensor:
-        """Weights [L, n_virtual, C] of the sensors of each layout; a sensor without a position has 0."""
+        """Weights [L, n_virtual, C] of the sensors of each layout.
+
+        They sum to 1. A sensor without a position has 0; so have all in a layout without any.
+        """
         absent = (layouts == NO_POSITION).all(dim=-1)  # [L, C]
         if self.training and self.dropout > 0:
             centre = torch.rand(2).to(layouts.device)
-            dropped = (layouts - centre).norm(dim=-1) <= self.dropout
-            anything_left = (~(absent | dropped)).any(dim=-1, keepdim=True)
-            absent = absent | (dropped & anything_left)
+            far = absent | ((layouts - centre).norm(dim=-1) <= self.dropout)
+            absent = torch.where(far.all(dim=-1, keepdim=True), absent, far)
         scores = torch.einsum("hd,lcd->lhc", self.heads, self.embedding(layouts))
-        return scores.masked_fill(absent[:, None], -torch.inf).softmax(dim=-1)
+        lowest = torch.finfo(scores.dtype).min  # -inf for all sensors would give NaN
+        weights = scores.masked_fill(absent[:, None], lowest).softmax(dim=-1)
+        return weights.masked_fill(absent[:, None], 0.0)

@@ -1,4 +1,4 @@
-"""The brain encoder of Défossez et al. 2023: attention over sensors, subject layer, dilated convolutions."""
+"""The brain encoder of Défossez et al. 2023: sensor attention, subject layer, convolutions."""
 
 from functools import partial
 
@@ -16,8 +16,8 @@ class SimpleConv(nn.Module):
         sensors -> spatial attention -> 1x1 convolution -> subject layer
                 -> dilated convolutions with skips and gates -> 1x1 convolutions -> features
 
-    The defaults are those of the configuration files; ``model=clip_conv`` sets the published encoder
-    (9,565,054 parameters for 27 subjects and 1024 outputs).
+    The defaults are those of the configuration files; ``model=clip_conv`` sets the published
+    encoder (9,565,054 parameters for 27 subjects and 1024 outputs).
 
     Parameters
     ----------
@@ -29,10 +29,10 @@ class SimpleConv(nn.Module):
     conv_dropout, dropout_input : see `ConvSequence`.
     gelu, relu_leakiness : activation: GELU, else (leaky) ReLU.
     merger, merger_channels, merger_pos_dim, merger_dropout : see `SpatialAttention`.
-    initial_linear, initial_depth, initial_nonlin : channels of the first 1x1 convolutions (0: none), how
-        many of them, and whether an activation follows the last.
-    subject_layers, subject_layers_dim, subject_layers_id : see `SubjectLayers`; "input" keeps the number
-        of channels, "hidden" goes to `hidden`.
+    initial_linear, initial_depth, initial_nonlin : channels of the first 1x1 convolutions (0:
+        none), how many of them, and whether an activation follows the last.
+    subject_layers, subject_layers_dim, subject_layers_id : see `SubjectLayers`; "input" keeps the
+        number of channels, "hidden" goes to `hidden`.
     subject_dim, embedding_scale : see `SubjectEmbedding`; 0: none.
     linear_out, complex_out : head of one, or of two 1x1 convolutions; neither: the last convolution
         gives the features.
@@ -81,7 +81,9 @@ class SimpleConv(nn.Module):
         activation = nn.GELU if gelu else partial(nn.LeakyReLU, relu_leakiness)
         self.n_subjects = n_subjects
         channels = n_sensors
-        self.merger = SpatialAttention(merger_channels, merger_pos_dim, merger_dropout) if merger else None
+        self.merger = (
+            SpatialAttention(merger_channels, merger_pos_dim, merger_dropout) if merger else None
+        )
         channels = merger_channels if merger else channels
 
         self.initial_linear: nn.Sequential | None = None
@@ -97,7 +99,9 @@ class SimpleConv(nn.Module):
         if subject_layers:
             widths = {"input": channels, "hidden": hidden}
             if subject_layers_dim not in widths:
-                raise ValueError(f"subject_layers_dim={subject_layers_dim!r}: choose input or hidden.")
+                raise ValueError(
+                    f"subject_layers_dim={subject_layers_dim!r}: choose input or hidden."
+                )
             width = widths[subject_layers_dim]
             self.subject_layers = SubjectLayers(channels, width, n_subjects, subject_layers_id)
             channels = width
@@ -128,10 +132,14 @@ class SimpleConv(nn.Module):
             self.final = nn.ConvTranspose1d(hidden, n_outputs, 1)
         elif complex_out:
             self.final = nn.Sequential(
-                nn.Conv1d(hidden, 2 * hidden, 1), activation(), nn.ConvTranspose1d(2 * hidden, n_outputs, 1)
+                nn.Conv1d(hidden, 2 * hidden, 1),
+                activation(),
+                nn.ConvTranspose1d(2 * hidden, n_outputs, 1),
             )
 
-    def forward(self, meg: Tensor, subject_index: Tensor, layouts: Tensor, layout_index: Tensor) -> Tensor:
+    def forward(
+        self, meg: Tensor, subject_index: Tensor, layouts: Tensor, layout_index: Tensor
+    ) -> Tensor:
         """Estimate the stimulus features [B, F, T] from scaled brain signals.
 
         Parameters

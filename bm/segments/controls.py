@@ -18,10 +18,10 @@ def apply_control(prepared: Sequence[Prepared], control: str, seed: int) -> list
     Parameters
     ----------
     prepared : recordings.
-    control : "none": the signals as they are; "noise": each recording with the phases of its spectrum
-        drawn at random, the same for all sensors, so that spectra and covariance stay; "shuffled": each
-        recording shifted in a circle by a random third to two thirds of its length, so that the pairs of
-        signal and sound are wrong but all else is real.
+    control : "none": the signals as they are; "noise": each recording with the phases of its
+        spectrum drawn at random, the same for all sensors, so that spectra and covariance stay;
+        "shuffled": each recording shifted in a circle by a random third to two thirds of its
+        length, so that the pairs of signal and sound are wrong but all else is real.
     seed : of the random draws.
     """
     check_choice("dset.control", control, CONTROLS)
@@ -42,5 +42,8 @@ def apply_control(prepared: Sequence[Prepared], control: str, seed: int) -> list
 def _randomise_phases(data: np.ndarray, generator: np.random.Generator) -> np.ndarray:
     """[T, C] noise of the same spectrum and cross-spectra."""
     spectrum = np.fft.rfft(data, axis=0)
-    phases = np.exp(2j * np.pi * generator.random(len(spectrum)))
+    turns = generator.random(len(spectrum))
+    turns[0] = 0.0  # the mean, and below the highest frequency of an even length, are real numbers
+    turns[-1] *= len(data) % 2
+    phases = np.exp(2j * np.pi * turns)
     return np.fft.irfft(spectrum * phases[:, None], len(data), axis=0).astype(np.float32)

@@ -31,7 +31,9 @@ class Stimuli:
     mask: Tensor
 
     @classmethod
-    def join(cls, tables: Sequence[FeatureTable], masks: Sequence[np.ndarray], home: str) -> "Stimuli":
+    def join(
+        cls, tables: Sequence[FeatureTable], masks: Sequence[np.ndarray], home: str
+    ) -> "Stimuli":
         """Lay the recordings of each table end to end, on the device where the signals live."""
         return cls(
             [table.feature for table in tables],
@@ -46,8 +48,8 @@ class SegmentDataset:
 
     Parameters
     ----------
-    table : one row per segment: ``recording``, ``subject``, ``layout`` (indices), ``first`` sample, and
-        the labels of the anchoring event.
+    table : one row per segment: ``recording``, ``subject``, ``layout`` (indices), ``first`` sample,
+        and the labels of the anchoring event.
     store : brain signals.
     stimuli : features.
     n_times : samples T per segment.

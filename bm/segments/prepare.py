@@ -1,4 +1,4 @@
-"""From recordings to what segments need of each: signal, events cut at block borders, blocks with a split.
+"""From recordings to what segments need: signal, events cut at block borders, blocks with a split.
 
 A recording that can't be read is set aside with its reason; the others go on.
 """
@@ -6,6 +6,7 @@ A recording that can't be read is set aside with its reason; the others go on.
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import pandas as pd
 
@@ -135,10 +136,15 @@ def prepare_one(recording: Recording, signal: SignalSettings, rule: BlockRule) -
 
 def _check_sounds(events: pd.DataFrame, source: str) -> None:
     """Make sure that each sound event lies within its file."""
+    sound: Any  # a named tuple of the table's columns
     for sound in events[events["kind"] == "sound"].itertuples():
-        length = sound_duration(str(sound.filepath))
-        if sound.offset + sound.duration > length + END_TOLERANCE:
+        try:
+            length = sound_duration(sound.filepath)
+        except DataError as error:
+            raise DataError(f"{source}: {error}") from error
+        needed = sound.offset + sound.duration
+        if needed > length + END_TOLERANCE:
             raise DataError(
-                f"{source}: the sound at {sound.start:.3f} s needs {sound.offset + sound.duration:.3f} s of "
+                f"{source}: the sound at {sound.start:.3f} s needs {needed:.3f} s of "
                 f"{sound.filepath}, which lasts {length:.3f} s. Is it the right file, and complete?"
             )

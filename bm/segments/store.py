@@ -20,14 +20,14 @@ DEVICE_SHARE, HOST_SHARE = 0.6, 0.5
 class SignalStore:
     """The signals of all recordings, from which batches of windows are gathered.
 
-    All residencies give the same numbers. Recordings with fewer sensors than the largest are padded with
-    zeros.
+    All residencies give the same numbers. Recordings with fewer sensors than the largest are padded
+    with zeros.
 
     Parameters
     ----------
     signals : preprocessed recordings.
-    residency : "device" (all signals in the memory of `device`), "host" (RAM), "disk" (mapped files), or
-        "auto": the first of these with room to spare.
+    residency : "device" (all signals in the memory of `device`), "host" (RAM), "disk" (mapped
+        files), or "auto": the first of these with room to spare.
     device : where training happens.
     """
 
@@ -47,7 +47,9 @@ class SignalStore:
             for first, array in zip(self.first_row.tolist(), self._arrays, strict=True):
                 flat[first : first + len(array), : array.shape[1]] = torch.from_numpy(array.copy())
             self._flat = flat.to(self.home)
-        logger.info("Signals: %.2f GB, kept on %s.", n_bytes / 1e9, _describe(self.residency, device))
+        logger.info(
+            "Signals: %.2f GB, kept on %s.", n_bytes / 1e9, _describe(self.residency, device)
+        )
 
     def gather(self, recording_index: Tensor, first: Tensor, n_times: int) -> Tensor:
         """Windows [B, C, T] that begin at sample `first` [B] of each recording [B]."""
@@ -61,7 +63,9 @@ class SignalStore:
             zip(recording_index.tolist(), first.tolist(), strict=True)
         ):
             array = self._arrays[index]
-            windows[row, :, : array.shape[1]] = torch.from_numpy(array[begin : begin + n_times].copy())
+            windows[row, :, : array.shape[1]] = torch.from_numpy(
+                array[begin : begin + n_times].copy()
+            )
         return windows.transpose(1, 2)
 
 

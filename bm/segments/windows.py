@@ -5,8 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from bm.core.messages import check_choice
-
 LABELS = ("word", "word_index", "word_sequence", "sequence_id", "condition", "kind")
 
 
@@ -17,9 +15,11 @@ class WindowRule:
     Attributes
     ----------
     tmin, tmax : seconds around the anchor; both ends belong to the window.
-    condition : a number: an anchor every so many seconds; the name of an event kind ("word"): at the
-        onset of each; any text with "=": at the onset of each event that matches this pandas query.
-    ignore_start_in_block, ignore_end_in_block : only the anchor has to lie inside the block, on that side.
+    condition : a number: an anchor every so many seconds; the name of an event kind ("word"): at
+        the onset of each; any text with "=": at the onset of each event that matches this pandas
+        query.
+    ignore_start_in_block, ignore_end_in_block : only the anchor has to lie inside the block, on
+        that side.
     """
 
     tmin: float = -0.5
@@ -57,9 +57,13 @@ def find_windows(
 
     Returns
     -------
-    DataFrame, one row per window in time order: ``time`` of the anchor in seconds, ``first`` sample of the
-    window, ``event`` (row of `events` that anchors it, -1 for a stride) and that event's labels. Of two
-    anchors on one sample the first is kept.
+    DataFrame, one row per window in time order: ``time`` of the anchor in seconds, ``first`` sample
+    of the window, ``event`` (row of `events` that anchors it, -1 for a stride) and that event's
+    labels. Of two anchors on one sample the first is kept.
+
+    Raises
+    ------
+    ValueError : the rule's query doesn't parse, or names a column that isn't there.
     """
     last_time = (n_samples - 1) / sample_rate
     tolerance = 0.5 / sample_rate
@@ -89,8 +93,16 @@ def _anchors(
         times = np.arange(0, np.ceil(last_time / rule.condition)) * float(rule.condition)
         return times[times < last_time], np.full((times < last_time).sum(), -1)
     if "=" in rule.condition:
-        chosen = events.query(rule.condition)
+        chosen = events[_matching(events, rule.condition)]
     else:
-        check_choice("condition", rule.condition, sorted(set(events["kind"])))
         chosen = events[events["kind"] == rule.condition]
     return chosen["start"].to_numpy(float), chosen.index.to_numpy()
+
+
+def _matching(events: pd.DataFrame, query: str) -> np.ndarray:
+    try:
+        return np.asarray(events.eval(query), dtype=bool)
+    except Exception as error:  # pandas raises a dozen types for a malformed query
+        raise ValueError(
+            f"condition={query!r} can't be evaluated: {error}. Columns: {list(events)}."
+        ) from error

@@ -1,7 +1,7 @@
 """Main results (Table 2): top-10 segment accuracy of four studies and five ways to train.
 
-Run with ``dora grid nmi.main_table``: 60 experiments (4 studies x 5 rows x 3 seeds), each about 6 hours on
-two GPUs. Expected top-10 accuracy in percent, mean of 3 seeds:
+Run with ``dora grid nmi.main_table``: 60 experiments (4 studies x 5 rows x 3 seeds), each about 6
+hours on two GPUs. Expected top-10 accuracy in percent, mean of 3 seeds:
 
 ==================  =======  =========  =========  ===========
 row                 Brennan  Broderick  Gwilliams  Schoffelen

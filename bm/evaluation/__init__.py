@@ -1,5 +1,7 @@
 """Judge a trained model by retrieval, and report."""
 
-from bm.evaluation.retrieval import Prediction, Retrieval, retrieve
+from bm.evaluation.candidates import Prediction
+from bm.evaluation.retrieval import Retrieval, retrieve
+from bm.evaluation.words import word_accuracy
 
-__all__ = ["Prediction", "Retrieval", "retrieve"]
+__all__ = ["Prediction", "Retrieval", "retrieve", "word_accuracy"]

@@ -1,0 +1,168 @@
+"""Retrieval: find the segment that was heard among all unique segments of the test set.
+
+The same function serves training and the evaluation script. Candidates are computed first, then
+estimates are streamed batch by batch: no more than one batch of scores is ever held.
+
+Reference: Défossez et al. 2023, doi:10.1038/s42256-023-00714-5.
+"""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from bm.core.messages import DataError
+from bm.evaluation.candidates import MAX_BYTES, Candidates, Predict, Unique
+from bm.metrics import chance, rank_of_truth, top_k_accuracy
+from bm.segments import SegmentBatch, SegmentDataset
+
+logger = logging.getLogger(__name__)
+
+KS = (1, 5, 10)
+N_BEST = 5
+N_RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """Outcome for each segment of a split.
+
+    Attributes
+    ----------
+    table : one row per segment: its labels, ``row`` (of the split's table), ``candidate`` (column
+        of the truth), ``rank`` (0 is best), ``probability`` of the truth, and ``best`` and
+        ``best_probability``, columns and probabilities of the best candidates.
+    candidates : one row per candidate: labels of its first occurrence.
+    """
+
+    table: pd.DataFrame
+    candidates: pd.DataFrame
+
+    @property
+    def n_candidates(self) -> int:
+        """V, number of unique segments."""
+        return len(self.candidates)
+
+    @property
+    def ks(self) -> list[int]:
+        """Those of top 1, 5 and 10 that say something with so many candidates."""
+        return [k for k in KS if k < self.n_candidates]
+
+    def accuracy(self, k: int) -> float:
+        """Top-k accuracy over all segments."""
+        return top_k_accuracy(torch.tensor(self.table["rank"].to_numpy()), k, self.n_candidates)
+
+    def by_subject(self, k: int) -> "pd.Series[float]":
+        """Top-k accuracy of each subject, by the subject's index."""
+        ranks = self.table.groupby("subject")["rank"]
+        return ranks.agg(
+            lambda of_one: top_k_accuracy(torch.tensor(of_one.to_numpy()), k, self.n_candidates)
+        )
+
+    def standard_error(self, k: int) -> float:
+        """Standard error of the mean top-k accuracy over subjects; NaN for a single subject."""
+        of_subject = self.by_subject(k).to_numpy()
+        if len(of_subject) < 2:
+            return float("nan")
+        return float(of_subject.std(ddof=1) / np.sqrt(len(of_subject)))
+
+    def sampling_error(self, k: int) -> float:
+        """Standard error of the top-k accuracy over segments, as if they were independent."""
+        accuracy = self.accuracy(k)
+        return float(np.sqrt(accuracy * (1 - accuracy) / len(self.table)))
+
+    def interval(self, k: int, seed: int = 0) -> tuple[float, float] | None:
+        """95 % bootstrap interval of the top-k accuracy over subjects; None below three."""
+        of_subject = self.by_subject(k).to_numpy()
+        n_segments = self.table.groupby("subject").size().to_numpy()
+        n_subjects = len(of_subject)
+        if n_subjects < 3:
+            return None
+        drawn = np.random.default_rng(seed).integers(n_subjects, size=(N_RESAMPLES, n_subjects))
+        means = (of_subject * n_segments)[drawn].sum(axis=1) / n_segments[drawn].sum(axis=1)
+        low, high = np.quantile(means, [0.025, 0.975])
+        return float(low), float(high)
+
+    def metrics(self) -> dict[str, float]:
+        """Top-k accuracies and their chance levels, by the names used in histories."""
+        return {
+            **{f"segment_top{k}": self.accuracy(k) for k in self.ks},
+            **{f"chance_top{k}": chance(k, self.n_candidates) for k in self.ks},
+            "n_candidates": self.n_candidates,
+        }
+
+
+@torch.no_grad()
+def retrieve(
+    dataset: SegmentDataset,
+    batches: Iterable[SegmentBatch],
+    predict: Predict,
+    target: Predict,
+    batch_size: int = 256,
+    max_bytes: int = MAX_BYTES,
+) -> Retrieval:
+    """Rank the true segment of every query among the unique segments of its split.
+
+    Parameters
+    ----------
+    dataset : the split; its candidates are the first occurrence of each unique segment.
+    batches : queries.
+    predict : estimates and targets of a batch.
+    target : the same without the estimates, which need the model (`estimate` is not looked at).
+    batch_size : candidates gathered at once.
+    max_bytes : all targets are kept in memory up to this size, else gathered anew for each batch.
+
+    Raises
+    ------
+    DataError : the split has no segments, or all were rejected.
+    """
+    if not len(dataset):
+        raise DataError("The split has no segments, so nothing can be retrieved from it.")
+    unique = Unique.of(dataset)
+    candidates = Candidates(dataset, unique.first, target, batch_size, max_bytes)
+    column = np.full(len(unique.first), -1)
+    column[candidates.kept] = np.arange(len(candidates))
+    truth = torch.from_numpy(column[unique.of_row])
+    found = []
+    for batch in batches:
+        prediction = predict(batch)
+        row = prediction.row.cpu()
+        known = truth[row] >= 0
+        if known.any():
+            scores = candidates.scores(prediction.estimate[known.to(prediction.estimate.device)])
+            found.append(_outcome(scores, truth[row][known], row[known]))
+    if not found:
+        raise DataError(
+            "All segments were rejected: nothing can be retrieved. Is norm.max_scale too low?"
+        )
+    table = pd.concat(found, ignore_index=True)
+    if len(table) < len(dataset):
+        logger.warning(
+            "%d of %d segments and %d of %d candidates were rejected, and don't count.",
+            len(dataset) - len(table), len(dataset), (~candidates.kept).sum(), len(unique.first),
+        )  # fmt: skip
+    labels = dataset.table.iloc[table["row"]].reset_index(drop=True)
+    return Retrieval(
+        pd.concat([labels, table], axis=1),
+        dataset.table.iloc[unique.first[candidates.kept]].reset_index(drop=True),
+    )
+
+
+def _outcome(scores: Tensor, truth: Tensor, row: Tensor) -> pd.DataFrame:
+    truth = truth.to(scores.device)
+    probability = scores.softmax(dim=1)
+    best = probability.topk(min(N_BEST, scores.shape[1]), dim=1)
+    return pd.DataFrame(
+        {
+            "row": row.numpy(),
+            "candidate": truth.cpu().numpy(),
+            "rank": rank_of_truth(scores, truth).cpu().numpy(),
+            "probability": probability.gather(1, truth[:, None])[:, 0].cpu().numpy(),
+            "best": best.indices.cpu().tolist(),
+            "best_probability": best.values.cpu().tolist(),
+        }
+    )

@@ -70,7 +70,11 @@ setup(
     license="MIT",
     license_files=["LICENSE"],
     packages=find_packages(include=["bm", "bm.*"]),
-    package_data={"bm": ["py.typed"], "bm.studies": ["texts/*.txt"]},
+    package_data={
+        "bm": ["py.typed"],
+        "bm.evaluation": ["*.j2"],
+        "bm.studies": ["texts/*.txt"],
+    },
     python_requires=">=3.11",
     install_requires=REQUIRED,
     extras_require=EXTRAS,

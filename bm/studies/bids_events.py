@@ -8,6 +8,7 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pandas as pd
@@ -92,16 +93,21 @@ class EventReader:
         events = pd.concat(parts).sort_values("start", kind="stable")
         return self._finish(events, table, names)
 
-    def find_sound(self, cell: str, path: Path, line: int, column: str) -> Path:
-        """Sound file that a cell names, relative to `stimuli` or to the root of the dataset."""
+    def find_sound(self, cell: str) -> Path:
+        """Sound file that a cell names, relative to `stimuli` or to the root of the dataset.
+
+        Raises
+        ------
+        DataError : there is none.
+        """
         name = cell.replace("\\", "/")
         places = [self.stimuli / name, self.root / name]
         for place in places:
             if place.exists() or place.is_symlink():
                 return place
         known = [found.name for found in self.stimuli.rglob("*") if _is_sound(found.name)]
-        hint = f". {did_you_mean(Path(name).name, known)[:-1]}" if 0 < len(known) < 200 else ""
-        fail(path, line, column, f"there is no sound file {places[0]} or {places[1]}{hint}")
+        hint = f". {did_you_mean(Path(name).name, known)}" if 0 < len(known) < 200 else "."
+        raise DataError(f"There is no sound file {places[0]} or {places[1]}{hint}")
 
     def _names(self, table: pd.DataFrame, path: Path) -> dict[str, str]:
         """Name of the column for each meaning that this table has."""
@@ -136,12 +142,12 @@ class EventReader:
             offsets = numbers_of(rows, names["sound_offset"], path, minimum=0)
             events["offset"] = offsets.fillna(0.0)
         files, lengths = [], []
-        for line, cell in zip(rows.index.to_numpy(), rows[column], strict=True):
-            files.append(self.find_sound(cell, path, line, column))
+        for line, cell in zip(rows.index, rows[column], strict=True):
             try:
+                files.append(self.find_sound(cell))
                 lengths.append(sound_duration(files[-1]))
             except DataError as error:
-                fail(path, line, column, str(error).rstrip("."))
+                fail(path, pd.Index([line]), column, str(error).rstrip("."))
         rest = np.array(lengths) - events["offset"]
         too_long = (events["duration"] > rest + END_TOLERANCE) | (rest <= 0)
         if too_long.any():
@@ -149,7 +155,7 @@ class EventReader:
             end = events["offset"][line] + np.nan_to_num(events["duration"][line])
             length = rest[line] + events["offset"][line]
             fault = f"{rows[column][line]} lasts {length:.3f} s, but is played up to {end:.3f} s"
-            fail(path, line, names.get("duration", column), fault, too_long.sum())
+            fail(path, events.index[too_long], names.get("duration", column), fault)
         events["duration"] = events["duration"].fillna(rest)
         events["filepath"] = [str(file) for file in files]
         _check_not_playing(events, path, column)
@@ -185,9 +191,7 @@ def _without_repeats(table: pd.DataFrame, path: Path) -> pd.DataFrame:
 
 
 def _in_time_order(table: pd.DataFrame, column: str, path: Path) -> pd.DataFrame:
-    onset = numbers_of(table, column, path)
-    if onset.isna().any():
-        fail(path, table.index[onset.isna()][0], column, "no time", onset.isna().sum())
+    onset = numbers_of(table, column, path, required=True)
     if not onset.is_monotonic_increasing:
         logger.warning("%s: lines were not in time order; sorted.", path)
     return table.loc[onset.sort_values(kind="stable").index]
@@ -219,22 +223,21 @@ def _lines_of(
         said = table[names["kind"]].str.lower().fillna("")
     lacking = (said == kind) & ~filled
     if lacking.any():
-        _fail_lacking(kind, table, table.index[lacking][0], names, path)
+        _fail_lacking(kind, table[lacking], names, path)
     unsaid = filled & ~said.isin(KINDS)
     if kind == "word" and "phoneme" in names:
         unsaid &= table[names["phoneme"]].isna()
     return (said == kind) | unsaid
 
 
-def _fail_lacking(
-    kind: str, table: pd.DataFrame, line: int, names: Mapping[str, str], path: Path
-) -> None:
+def _fail_lacking(kind: str, rows: pd.DataFrame, names: Mapping[str, str], path: Path) -> NoReturn:
     if kind in names:
-        given = table.loc[line, names[kind]]
-        fail(path, line, names[kind], f"this line announces a {kind}, but the cell holds {given!r}")
+        given = rows[names[kind]].iloc[0]
+        fault = f"this line announces a {kind}, but the cell holds {given or 'nothing'}"
+        fail(path, rows.index, names[kind], fault)
     raise DataError(
-        f"{path}, line {line}: a {kind} is announced, but no column holds it. Name the column with "
-        f"columns.{kind}. {did_you_mean(kind, table.columns)}"
+        f"{path}, line {rows.index[0]}: a {kind} is announced, but no column holds it. Name the "
+        f"column with columns.{kind}. {did_you_mean(kind, rows.columns)}"
     )
 
 
@@ -254,7 +257,7 @@ def _check_not_playing(events: pd.DataFrame, path: Path, column: str) -> None:
             "heard rather than what begins, add a column that says sound or word in each line "
             "(columns.kind)"
         )
-        fail(path, line, column, fault, again.sum())
+        fail(path, events.index[again], column, fault)
 
 
 def _labelled(
@@ -275,10 +278,7 @@ def _word_index(
 ) -> "pd.Series[float] | None":
     if "word_index" not in names:
         return None
-    index = numbers_of(rows, names["word_index"], path, minimum=0)
-    if index.isna().any():
-        fail(path, rows.index[index.isna()][0], names["word_index"], "a word without an index")
-    return index
+    return numbers_of(rows, names["word_index"], path, minimum=0, required=True)
 
 
 def _nothing_found(path: Path, table: pd.DataFrame, names: Mapping[str, str]) -> str:

@@ -48,33 +48,35 @@ def read_tsv(path: Path) -> pd.DataFrame:
 
 
 def numbers_of(
-    table: pd.DataFrame, column: str, path: Path, minimum: float = -np.inf
+    table: pd.DataFrame,
+    column: str,
+    path: Path,
+    minimum: float = -np.inf,
+    required: bool = False,
 ) -> "pd.Series[float]":
     """Read a column as numbers (missing, or written as NaN: NaN).
 
     Raises
     ------
-    DataError : a cell is not a number, or less than `minimum`; the message names line and column.
+    DataError : a cell is not a number, is less than `minimum`, or is missing though `required`; the
+        message names line and column.
     """
     cells = table[column].where(table[column].str.lower() != "nan", None)
     values = pd.to_numeric(cells, errors="coerce").astype(float)
     bad = cells.notna() & ~(np.isfinite(values) & (values >= minimum))
     if bad.any():
-        what = "is not a number" if minimum == -np.inf else f"is not a number from {minimum:g} on"
-        fail(
-            path,
-            table.index[bad][0],
-            column,
-            f"{table.loc[bad, column].iloc[0]!r} {what}",
-            bad.sum(),
-        )
+        limit = "" if minimum == -np.inf else f" from {minimum:g} on"
+        given = table.loc[bad, column].iloc[0]
+        fail(path, table.index[bad], column, f"{given!r} is not a number{limit}")
+    if required and values.isna().any():
+        fail(path, table.index[values.isna()], column, "the cell is empty")
     return values
 
 
-def fail(path: Path, line: int, column: str, fault: str, n_lines: int = 1) -> NoReturn:
-    """Raise the error that names file, line and column."""
-    more = f" ({n_lines} such lines)" if n_lines > 1 else ""
-    raise DataError(f"{path}, line {line}, column {column!r}: {fault}{more}.")
+def fail(path: Path, lines: pd.Index, column: str, fault: str) -> NoReturn:
+    """Raise the error that names file, first line and column; `fault` is that of the first line."""
+    more = f" ({len(lines)} such lines)" if len(lines) > 1 else ""
+    raise DataError(f"{path}, line {lines[0]}, column {column!r}: {fault}{more}.")
 
 
 def _read_text(path: Path) -> str:

@@ -154,7 +154,7 @@ def provenance(
     ----------
     config : the experiment.
     overrides : arguments of the command line, ``key=value``.
-    choices : chosen file of each configuration group, in the order in which they are composed.
+    choices : chosen file of each configuration group.
 
     Returns
     -------
@@ -170,7 +170,7 @@ def provenance(
     }
     entries = []
     for key, value in flatten(to_dict(config)).items():
-        sources = [source for source, leaves in files.items() if key in leaves]
+        sources = [source for source, leaves in files.items() if leaves.get(key) == value]
         if any(_is_within(key, name) for name in told):
             entries.append((key, value, "command line"))
         elif sources and (key not in defaults or value != defaults[key]):

@@ -190,22 +190,27 @@ class Solver:
 
     def test(self) -> dict[str, float]:
         """Segment and word accuracy of the best state on the test split."""
-        metrics = self.retrieve().metrics()
-        dataset = self.splits.datasets["test"]
-        if "word" in dataset.table:
-            with self.best(), torch.no_grad():
-                words = word_accuracy(
-                    dataset,
-                    self._loader("test").in_order(),
-                    self.predict,
-                    self.target,
-                    top_x=self.training.word_top_x,
-                    n_negatives=self.training.word_negatives,
-                    n_recordings=self.training.word_recordings,
-                    seed=self.training.seed,
-                )
-            metrics.update(words)
-        return metrics
+        segments = self.retrieve().metrics()
+        training = self.training
+        prefix = f"{training.word_study}/" if training.word_study else ""
+        of_study = [
+            index
+            for index, name in enumerate(self.splits.recordings)
+            if name.startswith(prefix)
+        ]
+        with self.best(), torch.no_grad():
+            words = word_accuracy(
+                self.splits.datasets["test"],
+                self._loader("test").in_order(),
+                self.predict,
+                self.target,
+                top_x=training.word_top_x,
+                n_negatives=training.word_negatives,
+                n_recordings=training.word_recordings,
+                seed=training.seed,
+                recordings=of_study,
+            )
+        return {**segments, **words}
 
     def retrieve(self, split: str = "test") -> Retrieval:
         """Retrieve the segments of a split with the best state."""

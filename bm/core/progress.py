@@ -37,6 +37,7 @@ def progress(
         total=total,
         unit_scale=units_per_item,
         mininterval=0.1,
+        maxinterval=10.0 if is_terminal else float("inf"),
         miniters=None if is_terminal else every,
         leave=not is_terminal,
         dynamic_ncols=is_terminal,

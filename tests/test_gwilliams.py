@@ -1,5 +1,6 @@
 """MEG-MASC: real events give the counts and splits that are known; broken files are named."""
 
+import functools
 import logging
 from collections import Counter
 
@@ -52,7 +53,7 @@ N_STRIDES = {"0": (80, 393), "1": (99, 741), "2": (186, 1081), "3": (318, 1839)}
 REAL = [("01", task) for task in "0123"] + [("13", task) for task in "012"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def recordings(shared_data, tmp_path_factory):
     """Recordings of the two people whose real events are at hand, by subject and task."""
     root = tmp_path_factory.mktemp("meg_masc")
@@ -61,17 +62,29 @@ def recordings(shared_data, tmp_path_factory):
     return {(each.subject_uid, each.recording_uid[-1]): each for each in found}
 
 
+@pytest.fixture(scope="module")
+def divided(recordings):
+    """Give the events and the blocks of a subject and a task."""
+
+    @functools.cache
+    def divide(subject, task):
+        events = recordings[subject, task].events()
+        return events, assign_splits(merge_blocks(create_blocks(events)))
+
+    return divide
+
+
+def windows(events, blocks, split, rule, n_samples):
+    return find_windows(events, blocks[blocks["split"] == split], rule, n_samples, 120.0)
+
+
 def load(root, cache, **options):
     return next(from_selection({"study": "gwilliams2022", "path": root, **options}, cache))
 
 
-def split(events):
-    return assign_splits(merge_blocks(create_blocks(events)))
-
-
 @pytest.mark.parametrize(("subject", "task"), REAL)
-def test_real_events_have_the_known_counts(recordings, subject, task):
-    events = recordings[subject, task].events()
+def test_real_events_have_the_known_counts(divided, subject, task):
+    events, _ = divided(subject, task)
     words = events[events["kind"] == "word"]
     kinds = Counter(events["kind"])
     assert (
@@ -87,20 +100,19 @@ def test_real_events_have_the_known_counts(recordings, subject, task):
 
 
 @pytest.mark.parametrize(("subject", "task"), REAL)
-def test_real_blocks_splits_and_test_segments_are_the_known_ones(recordings, subject, task):
-    recording = recordings[subject, task]
-    events = recording.events()
-    blocks = split(events)
+def test_real_blocks_splits_and_test_segments_are_the_known_ones(
+    recordings, divided, subject, task
+):
+    events, blocks = divided(subject, task)
     of_split = Counter(blocks["split"])
-    n_samples = int(recording.raw().n_times * 0.12)
-    test = find_windows(events, blocks[blocks["split"] == "test"], WORDS, n_samples, 120.0)
+    n_samples = int(recordings[subject, task].raw().n_times * 0.12)
     assert (
         len(create_blocks(events)),
         len(blocks),
         of_split["test"],
         of_split["valid"],
         of_split["train"],
-        len(test),
+        len(windows(events, blocks, "test", WORDS, n_samples)),
     ) == SPLITS[task]
     if task in ORDER:
         numbers = blocks["split"].map({"test": "0", "valid": "1", "train": "2"})
@@ -108,30 +120,18 @@ def test_real_blocks_splits_and_test_segments_are_the_known_ones(recordings, sub
 
 
 @pytest.mark.parametrize("task", "0123")
-def test_strides_of_valid_and_train_are_the_known_ones(recordings, task):
-    events = recordings["01", task].events()
-    blocks = split(events)
+def test_strides_of_valid_and_train_are_the_known_ones(divided, task):
+    events, blocks = divided("01", task)
     n_samples = int(((events["start"] + events["duration"]).max() + 1) * 120)
-    counts = tuple(
-        len(find_windows(events, blocks[blocks["split"] == name], STRIDES, n_samples, 120.0))
-        for name in ("valid", "train")
-    )
-    assert counts == N_STRIDES[task]
+    counts = [len(windows(events, blocks, name, STRIDES, n_samples)) for name in ("valid", "train")]
+    assert tuple(counts) == N_STRIDES[task]
 
 
-def test_distinct_test_segments_are_1428_of_699_words(recordings):
+def test_distinct_test_segments_are_1428_of_699_words(recordings, divided):
     distinct, vocabulary = set(), set()
     for task in "0123":
-        recording = recordings["01", task]
-        events = recording.events()
-        blocks = split(events)
-        test = find_windows(
-            events,
-            blocks[blocks["split"] == "test"],
-            WORDS,
-            int(recording.raw().n_times * 0.12),
-            120.0,
-        )
+        n_samples = int(recordings["01", task].raw().n_times * 0.12)
+        test = windows(*divided("01", task), "test", WORDS, n_samples)
         keys = zip(test["sequence_id"], test["word_index"], test["word"], strict=True)
         distinct |= {(task, *key) for key in keys}
         vocabulary |= set(test["word"].str.lower())

@@ -96,12 +96,13 @@ def _read_text(path: Path) -> str:
 
 
 def _cells(line: str) -> list[str]:
-    return [_unquoted(cell) for cell in line.rstrip("\r").split("\t")]
-
-
-def _unquoted(cell: str) -> str:
-    """Undo the quotes that spreadsheets put around a cell; a lone quotation mark is a text."""
-    cell = cell.strip(" ")
-    if len(cell) > 1 and cell[0] == cell[-1] == '"':
-        return cell[1:-1].replace('""', '"')
-    return cell
+    """Texts between tabs, without the quotes that spreadsheets put around some."""
+    cells = [cell.strip(" ") for cell in line.rstrip("\r").split("\t")]
+    if '"' not in line:
+        return cells
+    return [
+        cell[1:-1].replace('""', '"')
+        if len(cell) > 1 and cell[0] == cell[-1] == '"'  # a lone quotation mark is a text
+        else cell
+        for cell in cells
+    ]

@@ -1,6 +1,5 @@
 """Events, blocks and splits: the published rules with their check values, and what was mended."""
 
-import ast
 import logging
 import random
 from pathlib import Path
@@ -54,14 +53,6 @@ def read_alice(path: Path) -> pd.DataFrame:
             "condition": "sentence",
         }
     )
-
-
-def read_gwilliams(path: Path) -> pd.DataFrame:
-    """Events of one recording; `trial_type` holds the text of a dictionary."""
-    table = pd.read_csv(path, sep="\t", encoding="utf-8-sig", keep_default_na=False)
-    labels = pd.DataFrame([ast.literal_eval(text) for text in table["trial_type"]])
-    labels = labels.drop(columns="start").rename(columns={"sound": "filepath"})
-    return pd.concat([labels, table[["duration"]]], axis=1).assign(start=table["onset"])
 
 
 # Blocks
@@ -263,27 +254,6 @@ def test_alice_has_the_published_blocks(shared_data):
     assert len(blocks) == 84
     merged = assign_splits(merge_blocks(blocks))
     assert as_digits(merged) == "0222222222002220222202222222122122221212122212222220222112"
-
-
-@pytest.mark.parametrize(
-    ("task", "n_raw", "counts", "n_test_words"),
-    [(0, 38, (4, 3, 21), 86), (1, 112, (14, 8, 49), 175), (2, 202, (29, 16, 68), 507)],
-)
-def test_gwilliams_has_the_published_blocks(shared_data, task, n_raw, counts, n_test_words):
-    folder = shared_data / "meg_masc" / "sub-13" / "ses-0" / "meg"
-    events = read_gwilliams(folder / f"sub-13_ses-0_task-{task}_events.tsv")
-    blocks = create_blocks(validate_events(events, 2000.0, f"task {task}"))
-    assert len(blocks) == n_raw
-    merged = assign_splits(merge_blocks(blocks))
-    assert tuple((merged["split"] == name).sum() for name in ("test", "valid", "train")) == counts
-    if task == 0:
-        assert as_digits(merged) == "1202222220202202222122221222"
-    onsets = events["start"][events["kind"] == "word"].to_numpy()
-    test = merged[merged["split"] == "test"]
-    fits = (onsets[:, None] - 0.5 >= test["start"].to_numpy()) & (
-        onsets[:, None] + 2.5 - 0.5 / 120 < (test["start"] + test["duration"]).to_numpy()
-    )
-    assert fits.any(axis=1).sum() == n_test_words
 
 
 # Sounds

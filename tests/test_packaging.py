@@ -322,6 +322,7 @@ def test_ci_runs_lint_and_tests_and_stops_at_the_first_failure(root, tmp_path):
         ("bm/losses.py", "import bm.metrics", "bm.losses is not allowed to import"),
         ("bm/segments/extra.py", "import omegaconf", "bm.segments is not allowed to import"),
         ("bm/solver.py", "import bm.config", "bm.solver is not allowed to import"),
+        ("bm/metrics.py", "import pandas", "bm.metrics is not allowed to import"),
         ("bm/unheard_of.py", "", "The following modules are not listed as layers"),
     ],
 )

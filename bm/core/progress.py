@@ -1,7 +1,7 @@
 """One progress bar for everything that takes more than a moment."""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -27,7 +27,7 @@ def progress(
     n_updates : lines printed in all when the output isn't a terminal, so that logs stay short.
     """
     is_terminal = sys.stderr.isatty()
-    if total is None and hasattr(items, "__len__"):
+    if total is None and isinstance(items, Sized):
         total = len(items)
     every = max(1, (total or 1000) // n_updates) if n_updates else total
     return tqdm(

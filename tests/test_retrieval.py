@@ -138,7 +138,7 @@ def retrieval_of(ranks_by_subject):
 def test_accuracy_weighs_segments_and_standard_error_weighs_subjects():
     found = retrieval_of([[0, 0, 0, 20], [0, 20], [20, 20]])
     assert found.accuracy(1) == 0.5
-    assert found.by_subject(1).tolist() == [0.75, 0.5, 0.0]
+    assert found.by_subject(1) == {0: 0.75, 1: 0.5, 2: 0.0}
     assert found.standard_error(1) == pytest.approx(np.std([0.75, 0.5, 0.0], ddof=1) / np.sqrt(3))
     assert found.sampling_error(1) == pytest.approx(np.sqrt(0.25 / 8))
 

@@ -56,16 +56,22 @@ class Retrieval:
         """Top-k accuracy over all segments."""
         return top_k_accuracy(torch.tensor(self.table["rank"].to_numpy()), k, self.n_candidates)
 
-    def by_subject(self, k: int) -> "pd.Series[float]":
+    def by_subject(self, k: int) -> dict[int, float]:
         """Top-k accuracy of each subject, by the subject's index."""
-        ranks = self.table.groupby("subject")["rank"]
-        return ranks.agg(
-            lambda of_one: top_k_accuracy(torch.tensor(of_one.to_numpy()), k, self.n_candidates)
-        )
+        return {
+            int(str(subject)): top_k_accuracy(torch.tensor(ranks.to_numpy()), k, self.n_candidates)
+            for subject, ranks in self.table.groupby("subject")["rank"]
+        }
+
+    def n_by_subject(self) -> dict[int, int]:
+        """Number of segments of each subject, by the subject's index."""
+        return {
+            int(str(index)): int(n) for index, n in self.table.groupby("subject").size().items()
+        }
 
     def standard_error(self, k: int) -> float:
         """Standard error of the mean top-k accuracy over subjects; NaN for a single subject."""
-        of_subject = self.by_subject(k).to_numpy()
+        of_subject = np.array(list(self.by_subject(k).values()))
         if len(of_subject) < 2:
             return float("nan")
         return float(of_subject.std(ddof=1) / np.sqrt(len(of_subject)))
@@ -77,8 +83,8 @@ class Retrieval:
 
     def interval(self, k: int, seed: int = 0) -> tuple[float, float] | None:
         """95 % bootstrap interval of the top-k accuracy over subjects; None below three."""
-        of_subject = self.by_subject(k).to_numpy()
-        n_segments = self.table.groupby("subject").size().to_numpy()
+        of_subject = np.array(list(self.by_subject(k).values()))
+        n_segments = np.array(list(self.n_by_subject().values()))
         n_subjects = len(of_subject)
         if n_subjects < 3:
             return None

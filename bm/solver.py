@@ -220,7 +220,9 @@ class Solver:
                 loader.in_order(), f"retrieve {split}", "segments", len(loader), loader.batch_size
             )
             dataset = self.splits.datasets[split]
-            return retrieve(dataset, batches, self.predict, self.target, self.training.batch_size)
+            return retrieve(
+                dataset, iter(batches), self.predict, self.target, self.training.batch_size
+            )
 
     def predict(self, batch: SegmentBatch) -> Prediction:
         """Estimates and targets of an unscaled batch."""

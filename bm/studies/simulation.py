@@ -1,11 +1,12 @@
-"""Simulated listeners: what their sensors would record while they hear a story. No real data anywhere.
+"""Simulated listeners: what their sensors would record of a story. No real data anywhere.
 
-Enters: the audio and word onsets of a story. Leaves: the clean response of each listener, brain and sensor
-noise of known statistics, and artefacts. Everything is drawn from generators seeded by digests of names.
+Enters: the audio and word onsets of a story. Leaves: each listener's clean response, and brain and
+sensor noise of known statistics. All that is random comes from generators seeded by names.
 
-A listener has dipoles in left and right temporal and frontal areas, with positions, orientations, strengths and
-latencies of their own, and MNE's spherical forward model carries them to the sensors. Each dipole follows one
-group of mel bands (or word onsets) through a response that peaks at about 50, 100 or 200 ms.
+A listener has dipoles in temporal and frontal areas of both hemispheres, with positions,
+orientations, strengths and latencies of their own; MNE's spherical forward model carries them to
+the sensors. Each dipole follows one group of mel bands, or the word onsets, with a response that
+peaks at about 50, 100 or 200 ms.
 """
 
 from concurrent.futures import ThreadPoolExecutor
@@ -34,6 +35,10 @@ AREAS = {
     "words": np.array([0.040, 0.055, 0.065]),  # inferior frontal
 }
 """Places on the right, metres in head coordinates; the left is their mirror image."""
+TONOTOPY = np.array([0.0, 0.006, -0.004])
+"""From the place of one pair of bands to that of the next, in metres."""
+JITTER, LATENCY_JITTER, STRENGTH_JITTER = 0.004, 0.006, 0.3
+"""Differences between listeners: s.d. in metres, seconds, and of the logarithm."""
 
 N_NOISE_DIPOLES = 200
 NOISE_CORNER = 0.5
@@ -84,7 +89,8 @@ class Listener:
     kernels : [S, L] response of each of S dipoles to its drive, at `SAMPLE_RATE`.
     mixing : [S, N_BANDS + 1] weights of the drives in each dipole.
     fields : [S, C] what each dipole makes at the sensors, T or V.
-    noise_fields : [K, C] independent components of brain noise, T or V; each follows `brain_spectrum`.
+    noise_fields : [K, C] independent components of brain noise, T or V; each has the spectrum
+        `brain_spectrum`.
     sensor_noise : s.d. of the white noise of a sensor, T or V.
     """
 
@@ -134,7 +140,7 @@ class Listener:
 
 
 def brain_spectrum(frequencies: np.ndarray) -> np.ndarray:
-    """One-sided power density of brain noise per Hz: 1/f above a corner, with an alpha peak; total power 1."""
+    """One-sided power density of brain noise per Hz, of total power 1: 1/f and an alpha peak."""
     grid = np.linspace(0, SAMPLE_RATE / 2, 4001)
 
     def shape(frequency: np.ndarray) -> np.ndarray:
@@ -155,14 +161,14 @@ def make_listener(
     drive: np.ndarray,
     n_sensors: int | None = None,
 ) -> Listener:
-    """Listener called `names`, whose response to `drive` has `snr` times the amplitude of their noise.
+    """Make the listener called `names`.
 
     Parameters
     ----------
     modality : "meg" or "eeg".
     names : what seeds this listener's anatomy.
-    snr : root mean square of the clean response over that of the noise, both over all sensors and times.
-    drive : [T, N_BANDS + 1] part of the stimulus on which the strength is fixed.
+    snr : root mean square of the clean response over that of the noise, over all sensors.
+    drive : [T, N_BANDS + 1] stimulus in response to which `snr` holds.
     n_sensors : keep that many sensors, evenly spread; None: all.
 
     Raises
@@ -178,7 +184,7 @@ def make_listener(
     rng = generator(*names, "anatomy")
     kernels, mixing, places = _dipoles(rng)
     moments = tangential(places, rng.uniform(0, 2 * np.pi, len(places)))
-    strengths = rng.lognormal(0.0, 0.3, len(places))
+    strengths = rng.lognormal(0.0, STRENGTH_JITTER, len(places))
     brain_places = _random_places(rng, N_NOISE_DIPOLES)
     brain_moments = rng.standard_normal((N_NOISE_DIPOLES, 3))
     fields = dipole_fields(info, np.concatenate([places, brain_places]))
@@ -193,11 +199,14 @@ def make_listener(
 
 
 def _dipoles(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Kernels [S, L], mixing [S, N_BANDS + 1] and places [S, 3]: four a response and hemisphere, one for words."""
+    """Kernels [S, L], mixing [S, N_BANDS + 1] and places [S, 3] of the responding dipoles.
+
+    In each hemisphere: one for every response and pair of bands, and one for words.
+    """
     times = np.arange(int(0.45 * SAMPLE_RATE)) / SAMPLE_RATE
     kernels, mixing, places = [], [], []
     for side in (-1, 1):
-        late = rng.normal(0, 0.006)
+        late = rng.normal(0, LATENCY_JITTER)
         for response, (latency, width, strength) in enumerate(PEAKS):
             for group in range(N_BANDS // 2):
                 weights = np.zeros(N_BANDS + 1)
@@ -205,21 +214,19 @@ def _dipoles(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarr
                 course = np.exp(-0.5 * ((times - latency - late) / width) ** 2)
                 kernels.append(strength * course / np.linalg.norm(course))
                 mixing.append(weights)
-                shift = np.array([0.0, 0.006, -0.004]) * (
-                    group - 1.5
-                )  # tonotopy: a place for each band
-                places.append(AREAS[response] * (side, 1, 1) + shift + rng.normal(0, 0.004, 3))
+                shift = TONOTOPY * (group - (N_BANDS // 2 - 1) / 2)
+                places.append(AREAS[response] * (side, 1, 1) + shift + rng.normal(0, JITTER, 3))
         course = PEAKS[2][2] * np.exp(-0.5 * ((times - PEAKS[2][0] - late) / PEAKS[2][1]) ** 2)
         kernels.append(course / np.linalg.norm(course))
         mixing.append(np.eye(N_BANDS + 1)[-1] * 3.0)
-        places.append(AREAS["words"] * (side, 1, 1) + rng.normal(0, 0.004, 3))
+        places.append(AREAS["words"] * (side, 1, 1) + rng.normal(0, JITTER, 3))
     return np.array(kernels), np.array(mixing), np.array(places)
 
 
 def _noise(fields: np.ndarray, root_mean_square: float) -> tuple[np.ndarray, float]:
-    """Independent components [K, C] of the noise of many dipoles [N, C], and the white noise of a sensor.
+    """Independent components [K, C] of the noise of many dipoles [N, C], and a sensor's own noise.
 
-    Components far below the white noise are left out.
+    Components far below the sensors' own noise are left out.
     """
     fields = fields * (root_mean_square / np.sqrt((fields**2).sum(axis=0).mean()))
     sensor_noise = SENSOR_NOISE * root_mean_square
@@ -247,4 +254,4 @@ def _mel_bands(audio_rate: int) -> np.ndarray:
 
 
 def _mel(frequency: float | np.ndarray) -> np.ndarray:
-    return 2595 * np.log10(1 + np.asarray(frequency, dtype=float) / 700)
+    return np.asarray(2595 * np.log10(1 + np.asarray(frequency, dtype=float) / 700))

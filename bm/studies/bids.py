@@ -22,6 +22,7 @@ from bm.core.hashing import digest, file_fingerprint
 from bm.core.messages import DataError, check_choice, did_you_mean
 from bm.events.blocks import BLOCK_RULES
 from bm.recordings import Recording
+from bm.recordings.sensors import listed
 from bm.studies.base import Study, register
 from bm.studies.bids_events import EventReader
 from bm.studies.kit import check_con
@@ -69,9 +70,9 @@ class Bids(Study):
         path: str | Path | None = None,
         *,
         root: str | Path | None = None,
-        subjects: str | Sequence[str] | None = None,
-        sessions: str | Sequence[str] | None = None,
-        task: str | Sequence[str] | None = None,
+        subjects: str | Sequence[str | int] | None = None,
+        sessions: str | Sequence[str | int] | None = None,
+        task: str | Sequence[str | int] | None = None,
         datatype: str | None = None,
         columns: Mapping[str, str | None] | None = None,
         stimuli: str = "stimuli",
@@ -113,17 +114,11 @@ class Bids(Study):
         self._check_filters(signals + tables)
         signals, tables = self._chosen(signals), self._chosen(tables)
         with_signal = {_name(path) for path in signals}
-        skipped = [
-            f"{_name(path)} has events, but no signal"
-            for path in tables
-            if _name(path) not in with_signal
-        ]
+        skipped = [_why_absent(path) for path in tables if _name(path) not in with_signal]
         found = []
         for path in signals:
             table = path.find_matching_sidecar("events", ".tsv", on_error="ignore")
-            if not path.fpath.exists():
-                skipped.append(f"{path.basename} was not downloaded (git annex: datalad get)")
-            elif table is None:
+            if table is None:
                 skipped.append(f"{path.basename} has no *_events.tsv")
             else:
                 found.append(BidsRecording(self, path, Path(table)))
@@ -234,6 +229,7 @@ class BidsRecording(Recording):
             self.load_events()  # mne-bids reads them, too: a fault there has a message of its own
             raise
         self._check_duration(raw)
+        self._drop_others(raw)
         if self._study.bad_channels == "keep":
             raw.info["bads"] = []
         if self._study.montage is not None:
@@ -243,6 +239,17 @@ class BidsRecording(Recording):
     def load_events(self) -> pd.DataFrame:
         """Events of the recording's `*_events.tsv`."""
         return self._study.reader.read(self._events_file)
+
+    def _drop_others(self, raw: mne.io.BaseRaw) -> None:
+        """Leave out electrodes in a recording of datatype meg, and the other way round."""
+        is_meg = self._path.datatype == "meg"
+        others = mne.pick_types(raw.info, meg=not is_meg, eeg=is_meg, ref_meg=False, exclude=[])
+        if len(others):
+            names = [raw.ch_names[index] for index in others]
+            logger.info(
+                "%s: %d sensors of another kind left out: %s", self, len(names), listed(names)
+            )
+            raw.drop_channels(names)
 
     def _check_duration(self, raw: mne.io.BaseRaw) -> None:
         """Compare with what the sidecar file says: most formats don't notice that they are cut."""
@@ -286,6 +293,15 @@ def _name(path: BIDSPath) -> str:
     """Name that the files of one recording share."""
     bare = path.copy().update(suffix=None, extension=None, split=None).basename
     return f"{path.datatype}/{bare}"
+
+
+def _why_absent(events: BIDSPath) -> str:
+    """Say why there is no signal to an event table."""
+    stem = events.fpath.name.removesuffix("_events.tsv")
+    files = events.fpath.parent.glob(f"{stem}_{events.datatype}.*")
+    if any(file.is_symlink() and not file.exists() for file in files):
+        return f"{_name(events)} was not downloaded (git annex: datalad get)"
+    return f"{_name(events)} has events, but no signal"
 
 
 def _read(path: BIDSPath) -> mne.io.BaseRaw:

@@ -106,7 +106,9 @@ class EventReader:
             if place.exists() or place.is_symlink():
                 return place
         known = [found.name for found in self.stimuli.rglob("*") if _is_sound(found.name)]
-        hint = f". {did_you_mean(Path(name).name, known)}" if 0 < len(known) < 200 else "."
+        asked = Path(name).name
+        asked = next((other for other in known if other.lower() == asked.lower()), asked)
+        hint = f". {did_you_mean(asked, known)}" if 0 < len(known) < 200 else "."
         raise DataError(f"There is no sound file {places[0]} or {places[1]}{hint}")
 
     def _names(self, table: pd.DataFrame, path: Path) -> dict[str, str]:
@@ -154,7 +156,7 @@ class EventReader:
             line = events.index[too_long][0]
             end = events["offset"][line] + np.nan_to_num(events["duration"][line])
             length = rest[line] + events["offset"][line]
-            fault = f"{rows[column][line]} lasts {length:.3f} s, but is played up to {end:.3f} s"
+            fault = f"{rows[column][line]} lasts {length:.3f} s, but is played to {end:.3f} s"
             fail(path, events.index[too_long], names.get("duration", column), fault)
         events["duration"] = events["duration"].fillna(rest)
         events["filepath"] = [str(file) for file in files]

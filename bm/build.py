@@ -110,9 +110,7 @@ def build_windows(dset: DsetConfig) -> dict[str, WindowRule]:
     return {"train": train, "valid": train, "test": replace(train, **test)}
 
 
-def build_models(
-    config: Config, n_sensors: int, n_features: int, n_subjects: int
-) -> nn.ModuleDict:
+def build_models(config: Config, n_sensors: int, n_features: int, n_subjects: int) -> nn.ModuleDict:
     """Brain encoder ("meg") and, if configured, a model of the features ("features")."""
     torch.manual_seed(config.seed)
     models = nn.ModuleDict()
@@ -127,7 +125,9 @@ def build_models(
     }
     hidden = config.simpleconv.hidden.meg
     if hidden is None:
-        raise ValueError("simpleconv.hidden.meg isn't set: how many channels should the encoder have?")
+        raise ValueError(
+            "simpleconv.hidden.meg isn't set: how many channels should the encoder have?"
+        )
     n_subjects = config.override_n_subjects_model or n_subjects
     models["meg"] = SimpleConv(n_sensors, n_features, n_subjects, hidden, **options)
     return models
@@ -178,8 +178,12 @@ def build_solver(
     )
     if config.continue_sig is not None:
         if folder is None:
-            raise ValueError("continue_sig needs an experiment folder to find the other one beside.")
-        solver.start_from(folder.parent / config.continue_sig / "checkpoint.th", config.continue_best)
+            raise ValueError(
+                "continue_sig needs an experiment folder to find the other one beside."
+            )
+        solver.start_from(
+            folder.parent / config.continue_sig / "checkpoint.th", config.continue_best
+        )
     return solver
 
 
@@ -264,5 +268,3 @@ def _git_commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None
-
-

@@ -1,4 +1,4 @@
-"""Entry point of notebooks and scripts: a trained experiment, from its signature or its checkpoint."""
+"""Entry point of notebooks and scripts: trained experiments by signature or checkpoint."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,7 @@
 """Train, validate and test; checkpoint every epoch and resume exactly.
 
-All randomness of an epoch follows from the seed and the epoch's number, so a run that was killed and
-restarted goes through the same numbers as one that was not.
+All randomness of an epoch follows from the seed and the epoch's number, so a run that was killed
+and restarted goes through the same numbers as one that was not.
 """
 
 import logging
@@ -78,7 +78,7 @@ class Solver:
     Parameters
     ----------
     splits : segments.
-    models : "meg": the brain encoder; optionally "features": a model of the target, trained with it.
+    models : "meg": the brain encoder; optionally "features": a model of the target, trained too.
     loss : of estimates and targets.
     scaler : fitted on the training split.
     training : settings.
@@ -137,7 +137,9 @@ class Solver:
     def is_finished(self) -> bool:
         """All epochs are done, or the validation loss has stopped falling."""
         n_done = len(self.history)
-        return n_done >= self.training.epochs or n_done - 1 - self.best_epoch >= self.training.patience
+        return (
+            n_done >= self.training.epochs or n_done - 1 - self.best_epoch >= self.training.patience
+        )
 
     def _run_epoch(self, epoch: int) -> None:
         torch.manual_seed(self.training.seed * 100_003 + epoch)
@@ -194,9 +196,7 @@ class Solver:
         training = self.training
         prefix = f"{training.word_study}/" if training.word_study else ""
         of_study = [
-            index
-            for index, name in enumerate(self.splits.recordings)
-            if name.startswith(prefix)
+            index for index, name in enumerate(self.splits.recordings) if name.startswith(prefix)
         ]
         with self.best(), torch.no_grad():
             words = word_accuracy(
@@ -284,9 +284,9 @@ class Solver:
         state = read_checkpoint(self.folder / CHECKPOINT)
         if state["recordings"] != self.splits.recordings:
             raise ValueError(
-                f"{self.folder / CHECKPOINT} was trained on {len(state['recordings'])} recordings, but "
-                f"{len(self.splits.recordings)} (or others) are here now. Bring the data back, or start "
-                "anew with dora run --clear."
+                f"{self.folder / CHECKPOINT} was trained on {len(state['recordings'])} recordings, "
+                f"but {len(self.splits.recordings)} (or others) are here now. Bring the data back, "
+                "or start anew with dora run --clear."
             )
         self.models.load_state_dict(state["models"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -318,7 +318,7 @@ class Solver:
         )
 
     def _forward(self, batch: SegmentBatch) -> tuple[Prediction, Tensor | None]:
-        """Predict a scaled batch; also the mask [B, 1, T] of the samples that count, if not all do."""
+        """Predict a scaled batch; also the mask [B, 1, T] of samples that count, if not all do."""
         meg, target = self._aligned(batch.meg, batch.features)
         device = torch.device(self.training.device)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.training.precision == "bf16"):
@@ -353,11 +353,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def _mean(total: float, n_segments: int, stage: str) -> float:
     if not n_segments:
-        raise ValueError(f"No segments left in {stage}: all were rejected. Is norm.max_scale too low?")
+        raise ValueError(
+            f"No segments left in {stage}: all were rejected. Is norm.max_scale too low?"
+        )
     mean = total / n_segments
     if not math.isfinite(mean):
         raise FloatingPointError(
-            f"The loss became {mean} in {stage}. Try a lower optim.lr, precision fp32, or norm.clip=true "
-            "with norm.max_scale=20."
+            f"The loss became {mean} in {stage}. Try a lower optim.lr, optim.precision=fp32, or "
+            "norm.clip=true with norm.max_scale=20."
         )
     return mean

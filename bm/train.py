@@ -2,7 +2,6 @@
 
 import logging
 from pathlib import Path
-from typing import Any
 
 import dora
 from dora.main import DecoratedMain
@@ -16,8 +15,8 @@ logger = logging.getLogger(__name__)
 
 if not CONF.is_dir():
     raise FileNotFoundError(
-        f"The configuration folder {CONF} is missing. It lies outside the package, beside it: install bm "
-        "from its checkout in editable mode (make install, or pip install -e .)."
+        f"The configuration folder {CONF} is missing. It lies outside the package, beside it: "
+        "install bm from its checkout in editable mode (make install, or pip install -e .)."
     )
 
 
@@ -43,7 +42,9 @@ def log_configuration(config: Config) -> Provenance:
     """Log, and return, every value that differs from the defaults, and where it came from."""
     hydra_config = HydraConfig.get()
     logging.getLogger("bm").setLevel(logging.DEBUG if config.verbose else logging.INFO)
-    entries = provenance(config, list(hydra_config.overrides.task), dict(hydra_config.runtime.choices))
+    entries = provenance(
+        config, list(hydra_config.overrides.task), dict(hydra_config.runtime.choices)
+    )
     width = max((len(key) for key, _, _ in entries), default=0)
     lines = [f"  {key:<{width}} = {value!r}  ({source})" for key, value, source in entries]
     logger.info("Configuration, other than the defaults:\n%s", "\n".join(lines))

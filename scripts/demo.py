@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bm import play
 from bm.train import main as experiment
-from scripts.run_eval_probs import evaluate_solver
+from scripts.evaluate import evaluate_solver
 
 PRESET = "preset=demo"
 

@@ -1,7 +1,7 @@
 """The three splits of a set of recordings, over one shared store."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,13 +12,15 @@ from bm.core.hashing import text_id
 from bm.core.layout import NO_POSITION
 from bm.core.messages import DataError
 from bm.events.blocks import SPLITS
-from bm.features import Feature, FeatureTable, word_mask
+from bm.features import FeatureTable, word_mask
 from bm.segments.dataset import SegmentDataset, Stimuli
 from bm.segments.prepare import Prepared
 from bm.segments.store import SignalStore
 from bm.segments.windows import WindowRule, find_windows
 
 logger = logging.getLogger(__name__)
+
+EMPTY = ("time", "first", "event", "recording")
 
 
 @dataclass(frozen=True)
@@ -57,8 +59,8 @@ def build_splits(
 ) -> Splits:
     """Find the segments of each split.
 
-    A recording without segments in a split is left out of it; one without any for training is left out
-    altogether, since its scale would be unknown. Both are logged.
+    A recording without segments in a split is left out of it; one without any for training is left
+    out altogether, since its scale would be unknown. Both are logged.
 
     Parameters
     ----------
@@ -66,7 +68,7 @@ def build_splits(
     rules : windows of each split.
     baseline : subtract the mean over the samples up to the anchor from each sensor.
     event_mask : whether the mask marks the words, or is 1 throughout.
-    n_subjects : train, validate and test on the first so many subjects (in sorted order); None: all.
+    n_subjects : only the first so many subjects, in sorted order; None: all.
     n_subjects_test : test on the first so many of these only.
     allow_empty_split : whether a split may have no segments at all.
 
@@ -75,45 +77,33 @@ def build_splits(
     DataError : a split has no segments.
     """
     subjects = sorted({_subject(item) for item in prepared})
-    layout_of, layouts = _layouts(prepared, store.n_sensors)
-    n_samples = [item.signal.n_samples for item in prepared]
-    sample_rate = prepared[0].signal.sample_rate
-    events = [item.events for item in prepared]
-    masks = word_mask(events, n_samples, sample_rate)
-    if not event_mask:
-        masks = [np.ones_like(mask) for mask in masks]
-    stimuli = Stimuli.join(tables, masks, store.home)
-    chosen = {split: subjects[:n_subjects] for split in SPLITS}
+    chosen = dict.fromkeys(SPLITS, subjects[:n_subjects])
     chosen["test"] = chosen["test"][:n_subjects_test]
-    has_train: set[int] = set()
-    datasets = {}
+    layout_of, layouts = _layouts(prepared, store.n_sensors)
+    tables_of: dict[str, pd.DataFrame] = {}
     for split in ("train", "valid", "test"):
-        rule = rules[split]
-        rows = []
-        for index, item in enumerate(prepared):
-            if _subject(item) in chosen[split]:
-                windows = _windows(item, split, rule)
-                if split != "train" and len(windows) and index not in has_train:
-                    logger.warning("%s: no training segments, so left out of %s.", item.recording, split)
-                    continue
-                rows.append(
-                    windows.assign(
-                        recording=index, subject=subjects.index(_subject(item)), layout=layout_of[index]
-                    )
-                )
-        table = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame()
+        table = _find_segments(prepared, split, rules[split], chosen[split])
+        if split != "train":
+            table = _only_trained(table, set(tables_of["train"]["recording"]), prepared, split)
         if not len(table) and not allow_empty_split:
-            raise DataError(_why_empty(split, rule, prepared))
-        if split == "train":
-            has_train = set(table["recording"]) if len(table) else set()
-        if not len(table):
-            table = pd.DataFrame({name: [] for name in ("first", "recording", "subject", "layout")})
-        n_baseline = round(-rule.tmin * sample_rate) + 1 if baseline and rule.tmin <= 0 else 0
-        datasets[split] = SegmentDataset(table, store, stimuli, rule.n_times(sample_rate), n_baseline)
+            raise DataError(_why_empty(split, rules[split], prepared))
+        names = [_subject(prepared[index]) for index in table["recording"]]
+        tables_of[split] = table.assign(
+            subject=[subjects.index(name) for name in names],
+            layout=[layout_of[index] for index in table["recording"]],
+        )
         logger.info(
             "%s: %d segments of %d recordings, %d subjects.",
-            split, len(table), table["recording"].nunique(), table["subject"].nunique(),
+            split, len(table), table["recording"].nunique(), len(set(names)),
         )  # fmt: skip
+    sample_rate = prepared[0].signal.sample_rate
+    stimuli = _stimuli(prepared, tables, store, event_mask)
+    datasets = {}
+    for split, table in tables_of.items():
+        rule = rules[split]
+        n_baseline = round(-rule.tmin * sample_rate) + 1 if baseline and rule.tmin <= 0 else 0
+        n_times = rule.n_times(sample_rate)
+        datasets[split] = SegmentDataset(table, store, stimuli, n_times, n_baseline)
     return Splits(datasets, list(prepared), subjects, layouts)
 
 
@@ -132,18 +122,47 @@ def identify(table: pd.DataFrame) -> np.ndarray:
     return np.array([text_id(*key) for key in keys], dtype=np.int64)
 
 
-def describe_features(features: Sequence[Feature]) -> list[tuple[str, int]]:
-    """Name and size of each feature."""
-    return [(feature.name, feature.dimension) for feature in features]
+def _find_segments(
+    prepared: Sequence[Prepared], split: str, rule: WindowRule, subjects: Collection[str]
+) -> pd.DataFrame:
+    """Windows of all recordings of these subjects, with the index of their recording."""
+    parts = []
+    for index, item in enumerate(prepared):
+        if _subject(item) not in subjects:
+            continue
+        blocks = item.blocks[item.blocks["split"] == split]
+        signal = item.signal
+        windows = find_windows(item.events, blocks, rule, signal.n_samples, signal.sample_rate)
+        if len(windows):
+            parts.append(_add_sound(windows, item.events).assign(recording=index))
+        else:
+            logger.warning("%s: no segments in %s (%d blocks).", item.recording, split, len(blocks))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=EMPTY)
 
 
-def _windows(item: Prepared, split: str, rule: WindowRule) -> pd.DataFrame:
-    blocks = item.blocks[item.blocks["split"] == split]
-    signal = item.signal
-    windows = find_windows(item.events, blocks, rule, signal.n_samples, signal.sample_rate)
-    if not len(windows):
-        logger.warning("%s: no segments in %s (%d blocks).", item.recording, split, len(blocks))
-    return _add_sound(windows, item.events)
+def _only_trained(
+    table: pd.DataFrame, trained: Collection[int], prepared: Sequence[Prepared], split: str
+) -> pd.DataFrame:
+    """Leave out the recordings that have no training segments."""
+    keep = table["recording"].isin(trained)
+    for index in table["recording"][~keep].unique():
+        source = prepared[index].recording
+        logger.warning("%s: no training segments, so left out of %s.", source, split)
+    return table[keep].reset_index(drop=True)
+
+
+def _stimuli(
+    prepared: Sequence[Prepared],
+    tables: Sequence[FeatureTable],
+    store: SignalStore,
+    event_mask: bool,
+) -> Stimuli:
+    n_samples = [item.signal.n_samples for item in prepared]
+    events = [item.events for item in prepared]
+    masks = word_mask(events, n_samples, prepared[0].signal.sample_rate)
+    if not event_mask:
+        masks = [np.ones_like(mask) for mask in masks]
+    return Stimuli.join(tables, masks, store.home)
 
 
 def _add_sound(windows: pd.DataFrame, events: pd.DataFrame) -> pd.DataFrame:
@@ -156,9 +175,11 @@ def _add_sound(windows: pd.DataFrame, events: pd.DataFrame) -> pd.DataFrame:
     latest = np.searchsorted(starts, windows["time"].to_numpy(float), side="right") - 1
     heard = (latest >= 0) & (windows["time"].to_numpy(float) < stops[latest])
     names = sounds["filepath"].to_numpy()[latest]
-    times = windows["time"].to_numpy(float) - starts[latest] + sounds["offset"].to_numpy(float)[latest]
+    times = (
+        windows["time"].to_numpy(float) - starts[latest] + sounds["offset"].to_numpy(float)[latest]
+    )
     return windows.assign(
-        sound=[str(name) if here else None for name, here in zip(names, heard, strict=True)],
+        sound=pd.Series(names, windows.index, dtype=object).where(heard, None),
         sound_time=np.where(heard, times, np.nan),
     )
 
@@ -170,7 +191,8 @@ def _subject(item: Prepared) -> str:
 def _layouts(prepared: Sequence[Prepared], n_sensors: int) -> tuple[list[int], torch.Tensor]:
     """Index of each recording's layout, and the distinct layouts [L, C, 2], padded."""
     distinct: dict[bytes, int] = {}
-    layouts, index = [], []
+    layouts: list[np.ndarray] = []
+    index = []
     for item in prepared:
         padded = np.full((n_sensors, 2), NO_POSITION, dtype=np.float32)
         positions = item.signal.sensors.positions
@@ -186,7 +208,7 @@ def _why_empty(split: str, rule: WindowRule, prepared: Sequence[Prepared]) -> st
     n_blocks = sum(int((item.blocks["split"] == split).sum()) for item in prepared)
     return (
         f"The {split} split has no segments: {n_blocks} block(s) in {len(prepared)} recording(s), "
-        f"windows of {rule.tmin}..{rule.tmax} s at {rule.condition!r}. Blocks must be longer than the "
-        f"window: raise dset.min_block_duration, shorten the window (dset.tmin, dset.tmax), or set "
-        f"dset.allow_empty_split=true if this split isn't needed."
+        f"windows of {rule.tmin}..{rule.tmax} s at {rule.condition!r}. Blocks must be longer than "
+        "the window: raise dset.min_block_duration, shorten the window (dset.tmin, dset.tmax), or "
+        "set dset.allow_empty_split=true if this split isn't needed."
     )

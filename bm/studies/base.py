@@ -17,8 +17,8 @@ registry: dict[str, type["Study"]] = {}
 class Study(ABC):
     """A dataset on disk.
 
-    A subclass takes its options as keyword arguments of `__init__`, `path` first: every key of a selection
-    but `study` reaches it by name.
+    A subclass takes its options as keyword arguments of `__init__`, `path` first: every key of a
+    selection but `study` reaches it by name.
 
     Parameters
     ----------
@@ -34,7 +34,7 @@ class Study(ABC):
 
     @abstractmethod
     def recordings(self) -> Iterator[Recording]:
-        """All recordings, in a fixed order. Those whose files are absent are skipped, counted and logged."""
+        """All recordings in a fixed order; those without files are skipped, counted and logged."""
 
 
 def register(study: type[Study]) -> type[Study]:
@@ -43,13 +43,15 @@ def register(study: type[Study]) -> type[Study]:
     return study
 
 
-def from_selection(selection: Mapping[str, Any], cache: str | Path | Cache = "./cache") -> Iterator[Recording]:
+def from_selection(
+    selection: Mapping[str, Any], cache: str | Path | Cache = "./cache"
+) -> Iterator[Recording]:
     """Recordings of a selection such as ``{"study": "bids", "path": "/data/mine"}``.
 
     Parameters
     ----------
-    selection : `study` names the class; `events_filter` (a pandas query on the events) is for all studies;
-        every other key is an option of that study.
+    selection : `study` names the class; `events_filter` (a pandas query on the events) is for all
+        studies; every other key is an option of that study.
     cache : folder for computed files.
 
     Raises
@@ -64,9 +66,10 @@ def from_selection(selection: Mapping[str, Any], cache: str | Path | Cache = "./
     allowed = [option for option in inspect.signature(study_class).parameters if option != "cache"]
     for option in options:
         if option not in allowed:
-            raise ValueError(f"Study {name!r} has no option {option!r}. {did_you_mean(option, allowed)}")
+            raise ValueError(
+                f"Study {name!r} has no option {option!r}. {did_you_mean(option, allowed)}"
+            )
     study = study_class(**options, cache=cache if isinstance(cache, Cache) else Cache(cache))
     for recording in study.recordings():
         recording.events_filter = events_filter
         yield recording
-

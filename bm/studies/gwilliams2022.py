@@ -57,7 +57,7 @@ class Gwilliams2022(Study):
     Parameters
     ----------
     path : folder with `participants.tsv` and `sub-01` ..., or the one above, if it is `download`.
-    subjects : labels to use ("01", "02", ...); all if not given.
+    subjects : labels to use ("01", or ["01", "02"]); all if not given.
     """
 
     name = "gwilliams2022"
@@ -66,7 +66,7 @@ class Gwilliams2022(Study):
         self,
         path: str | Path | None = None,
         *,
-        subjects: Sequence[str] | None = None,
+        subjects: str | Sequence[str | int] | None = None,
         cache: Cache,
     ):
         super().__init__(path, cache=cache)
@@ -122,9 +122,15 @@ class Gwilliams2022(Study):
             known = sorted(folder.name.removeprefix("sub-") for folder in self.root.glob("sub-*"))
         if self.subjects is None:
             return known
-        for subject in self.subjects:
-            check_choice("subject", str(subject), known)
-        return [subject for subject in known if subject in map(str, self.subjects)]
+        wanted = [self.subjects] if isinstance(self.subjects, str) else self.subjects
+        # YAML reads 01 as a number
+        labels = [
+            f"{label:02d}" if isinstance(label, int) else label.removeprefix("sub-")
+            for label in wanted
+        ]
+        for label in labels:
+            check_choice("subject", label, known)
+        return [label for label in known if label in labels]
 
 
 class Gwilliams2022Recording(Recording):

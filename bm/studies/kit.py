@@ -5,8 +5,10 @@ from pathlib import Path
 
 from bm.core.messages import DataError
 
-SAMPLES = 9
-"""Section of the file that holds the samples."""
+# Sections of the file: a table at its start has offset, bytes of an item, most items and items.
+SYSTEM, ACQUISITION, SAMPLES = 1, 8, 9
+TABLE_BYTES = 16 * (SAMPLES + 1)
+N_CHANNELS_AT, CONTINUOUS = 12 + 128 + 128, 1
 
 
 def check_con(path: Path) -> None:
@@ -18,17 +20,26 @@ def check_con(path: Path) -> None:
     """
     try:
         with open(path, "rb") as file:
-            table = file.read(16 * (SAMPLES + 1))
+            table = list(struct.iter_unpack("<Iiii", file.read(TABLE_BYTES)))
+            file.seek(table[SYSTEM][0] + N_CHANNELS_AT)
+            (n_channels,) = struct.unpack("<i", file.read(4))
+            file.seek(table[ACQUISITION][0])
+            kind, _, _, n_samples = struct.unpack("<idii", file.read(20))
     except OSError as error:
         raise DataError(f"{path} is missing or can't be read ({error.strerror}).") from error
-    if len(table) < 16 * (SAMPLES + 1):
-        raise DataError(f"{path} is truncated: {len(table)} bytes. Download or copy it again.")
-    offset, item_bytes, _, n_items = struct.unpack_from("<Iiii", table, 16 * SAMPLES)
-    missing = offset + item_bytes * n_items - path.stat().st_size
-    if item_bytes < 1 or n_items < 1:
-        raise DataError(f"{path} is no KIT recording: it has no samples.")
+    except (struct.error, IndexError) as error:
+        raise DataError(
+            f"{path} is truncated, or no KIT file: it has no header. Download or copy it again."
+        ) from error
+    if kind != CONTINUOUS:
+        raise DataError(f"{path} is no continuous KIT recording (acquisition type {kind}).")
+    offset, item_bytes, _, _ = table[SAMPLES]
+    n_bytes = n_samples * n_channels * (item_bytes if item_bytes in (2, 4) else 2)
+    missing = offset + n_bytes - path.stat().st_size
+    if n_bytes <= 0:
+        raise DataError(f"{path} has no samples.")
     if missing > 0:
         raise DataError(
-            f"{path} is truncated: {missing} of {item_bytes * n_items} bytes of samples are "
-            "missing. Download or copy it again."
+            f"{path} is truncated: {missing} of {n_bytes} bytes of samples are missing. "
+            "Download or copy it again."
         )

@@ -4,7 +4,6 @@ import logging
 from pathlib import Path
 
 import dora
-from dora.main import DecoratedMain
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
@@ -20,10 +19,11 @@ if not CONF.is_dir():
     )
 
 
-def run(cfg: DictConfig) -> None:
+@dora.hydra_main(config_path="../conf", config_name="config", version_base="1.3")
+def main(cfg: DictConfig) -> None:
     """Train and test the experiment that Dora has opened."""
     config = from_hydra(cfg)
-    provenance = log_configuration(config)
+    origin = log_configuration(config)
     if config.show:
         return
     if config.download_only:
@@ -33,7 +33,7 @@ def run(cfg: DictConfig) -> None:
     xp = dora.get_xp()
     folder = Path(xp.folder).absolute()
     logger.info("Experiment %s in %s.", xp.sig, folder)
-    solver = build_solver(config, folder, xp.link.update_history, provenance)
+    solver = build_solver(config, folder, xp.link.update_history, origin)
     solver.run()
     logger.info("Next: python -m scripts.run_eval_probs 'sigs=[%s]'", xp.sig)
 
@@ -49,8 +49,3 @@ def log_configuration(config: Config) -> Provenance:
     lines = [f"  {key:<{width}} = {value!r}  ({source})" for key, value, source in entries]
     logger.info("Configuration, other than the defaults:\n%s", "\n".join(lines))
     return entries
-
-
-main: DecoratedMain = dora.hydra_main(
-    config_path="../conf", config_name="config", version_base="1.3"
-)(run)

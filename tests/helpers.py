@@ -142,3 +142,9 @@ def make_splits(
     ]
     store = SignalStore([item.signal for item in prepared], residency)
     return build_splits(prepared, tables, rules or RULES, store, **options)
+
+
+def with_value(values: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """Copy of nested `values` with one dotted key changed."""
+    head, _, rest = key.partition(".")
+    return {**values, head: with_value(values.get(head, {}), rest, value) if rest else value}

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from dora.conf import SlurmConfig
 from dora.explore import Launcher
+from helpers import with_value
 from omegaconf import OmegaConf
 
 from bm.config import (
@@ -46,12 +47,6 @@ def composed() -> dict[str, Any]:
 
 def compose(*overrides: str) -> Config:
     return from_hydra(main.get_xp(list(overrides)).cfg)
-
-
-def with_value(values: dict[str, Any], key: str, value: Any) -> dict[str, Any]:
-    """Copy of nested `values` with one dotted key changed."""
-    head, _, rest = key.partition(".")
-    return {**values, head: with_value(values.get(head, {}), rest, value) if rest else value}
 
 
 def leaves_of(name: str) -> dict[str, Any]:

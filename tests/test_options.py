@@ -3,19 +3,19 @@
 import dataclasses
 import hashlib
 import inspect
+import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 import torch
-from helpers import SmallRecording, tell_story
-from test_config import with_value
+from helpers import SmallRecording, tell_story, with_value
 
 import bm.build
 import bm.solver
-from bm.build import Data, build_data, build_solver, build_training, choose_device
+from bm.build import Data, build_data, build_recordings, build_solver, build_training, choose_device
 from bm.config import UNSUPPORTED, Config, default_leaves, from_dict, from_hydra, to_dict
 from bm.core.messages import DataError
 from bm.recordings import Recording
@@ -142,11 +142,11 @@ ELSEWHERE = {
     "cache": "test_cache_is_where_it_is_told_to_be",
     "continue_sig": "test_experiment_continues_from_another",
     "continue_best": "test_experiment_continues_from_another",
-    "verbose": "test_train.py",
-    "show": "test_train.py",
-    "download_only": "test_train.py",
+    "verbose": "test_run_shows_downloads_or_trains",
+    "show": "test_run_shows_downloads_or_trains",
+    "download_only": "test_run_shows_downloads_or_trains",
     "selections": "dset.selections picks from it",
-    "study_paths": "test_studies.py",
+    "study_paths": "test_study_is_found_by_its_path",
     "slurm": "read by Dora",
     "dummy": "changes the signature, as is its purpose",
     "optim.name": "has one value",
@@ -165,7 +165,9 @@ class SmallStudy(Study):
     def recordings(self) -> Iterator[Recording]:
         for number, lead_in in enumerate((7.0, 1.0, 1.0)):
             events = tell_story(self.folder, lead_in=lead_in, n_sentences=20)
-            yield SmallRecording(self.cache, events, f"r{number}", f"s{number}", number)
+            recording = SmallRecording(self.cache, events, f"r{number}", f"s{number}", number)
+            recording.path = self.path
+            yield recording
 
 
 class BrokenStudy(SmallStudy):
@@ -283,6 +285,51 @@ def test_device_and_workers(base, caplog):
     if not torch.cuda.is_available():
         assert choose_device("cuda") == "cpu"
         assert "device=cuda, but no GPU is available" in caplog.text
+
+
+@pytest.fixture
+def run(base, tmp_path, monkeypatch) -> Iterator[Callable[..., Path]]:
+    """Run `dora run` with the given overrides; returns the folder of the experiment."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], logging.getLogger("bm").level
+    monkeypatch.setattr(main.dora, "dir", tmp_path / "outputs")
+    monkeypatch.setattr(inspect.unwrap(main.main), "__module__", "__main__")  # Dora did, outside
+
+    def run_once(*overrides: str) -> Path:
+        argv = [
+            "device=cpu", "dset.selections=[small]", "+selections.small={study: small}",
+            "dset.features=[MelSpectrum]", "simpleconv.hidden.meg=4", "simpleconv.depth=2",
+            "simpleconv.merger_pos_dim=8", "simpleconv.merger_channels=4",
+            "simpleconv.initial_linear=4", "optim.epochs=1", "optim.max_batches=1",
+            f"cache={base['cache']}", *overrides,
+        ]  # fmt: skip
+        monkeypatch.setattr("sys.argv", ["dora", *argv])
+        main()
+        return main.get_xp(argv).folder
+
+    yield run_once
+    for handler in set(root.handlers) - set(handlers):  # Hydra has set its own
+        handler.close()
+    root.handlers[:] = handlers
+    logging.getLogger("bm").setLevel(level)
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file .*argv.json:ResourceWarning")  # Dora's
+def test_run_shows_downloads_or_trains(run):
+    assert not (run("show=1") / CHECKPOINT).exists()
+    assert logging.getLogger("bm").level == logging.INFO
+    assert not (run("download_only=true", "verbose=1") / CHECKPOINT).exists()
+    assert logging.getLogger("bm").level == logging.DEBUG
+    assert (run() / CHECKPOINT).exists()
+
+
+def test_study_is_found_by_its_path(base, tmp_path):
+    paths = {"default": {"small": str(tmp_path / "here")}}
+    recordings = build_recordings(configure(base, {"study_paths": paths}))
+    assert recordings[0].path == tmp_path / "here"
+    own = {"small": {"study": "small", "path": str(tmp_path / "there")}}
+    recordings = build_recordings(configure(base, {"study_paths": paths, "selections": own}))
+    assert recordings[0].path == tmp_path / "there"  # what a selection says counts
 
 
 def test_cache_is_where_it_is_told_to_be(base, tmp_path):

@@ -80,7 +80,7 @@ class SpatialAttention(nn.Module):
 
         They sum to 1. A sensor without a position has 0; so have all in a layout without any.
         """
-        absent = (layouts == NO_POSITION).all(dim=-1)  # [L, C]
+        absent = (layouts < NO_POSITION / 2).all(dim=-1)  # [L, C], at any precision
         if self.training and self.dropout > 0:
             centre = torch.rand(2).to(layouts.device)
             far = absent | ((layouts - centre).norm(dim=-1) <= self.dropout)

@@ -35,11 +35,7 @@ class ClipLoss(nn.Module):
 
     def scores(self, estimates: Tensor, candidates: Tensor) -> Tensor:
         """[B, B'] inner products with the normalised candidates."""
-        if estimates.shape[1:] != candidates.shape[1:]:
-            raise ValueError(
-                f"Estimates {tuple(estimates.shape)} and candidates {tuple(candidates.shape)} must "
-                "have the same features and samples."
-            )
+        _check_shapes(estimates, candidates)
         flat = candidates.flatten(1)
         return (estimates.flatten(1) @ flat.T) / (flat.norm(dim=1) + EPSILON)
 
@@ -62,8 +58,17 @@ class RegressionLoss(nn.Module):
 
     def forward(self, estimates: Tensor, candidates: Tensor, mask: Tensor | None = None) -> Tensor:
         """Loss of B estimates [B, F, T] against B targets; mask [B, 1, T]."""
+        _check_shapes(estimates, candidates)
         difference = (estimates - candidates[: len(estimates)]).abs() ** self.power
         if mask is None:
             return difference.mean()
         weight = mask.expand_as(difference)
         return (difference * weight).sum() / weight.sum().clamp(min=1)
+
+
+def _check_shapes(estimates: Tensor, candidates: Tensor) -> None:
+    if estimates.shape[1:] != candidates.shape[1:]:
+        raise ValueError(
+            f"Estimates {tuple(estimates.shape)} and candidates {tuple(candidates.shape)} must have "
+            "the same features and samples."
+        )

@@ -1,13 +1,14 @@
-"""How well the best possible decoder does on simulated recordings, whose response and noise are known.
+"""How well the best possible decoder does on simulated recordings.
 
-Enters: simulated recordings and the segments to be told apart. Leaves: the top-k accuracy that no decoder of
-single windows can exceed, but by chance.
+Enters: simulated recordings and the segments to be told apart. Leaves: the top-k accuracy that no
+decoder of single windows can exceed, but by chance.
 
-The ideal decoder knows the clean response of each listener to each candidate and the statistics of the
-noise. Among equally likely candidates the likelihood ratio against "no response" orders them best
-(Neyman and Pearson 1933, doi:10.1098/rsta.1933.0009): for a window x, a response r and noise of covariance S,
-it is ``x' inv(S) r - r' inv(S) r / 2``, a matched filter. It is given windows without blinks, heartbeats, jumps and
-noisy sensors, and is spared the clamping: more than any trained network gets.
+The ideal decoder knows the clean response of each listener to each candidate and the statistics of
+the noise. Among equally likely candidates the likelihood ratio against "no response" orders them
+best (Neyman and Pearson 1933, doi:10.1098/rsta.1933.0009): for a window x, a response r and noise
+of covariance S, its logarithm is ``x' inv(S) r - r' inv(S) r / 2``, a matched filter. It gets
+windows without blinks, heartbeats, jumps and noisy sensors, at the native rate and unclamped: more
+than any trained network gets. Flat sensors are missing for both.
 """
 
 import logging
@@ -44,13 +45,14 @@ def ideal_accuracy(
 
     Parameters
     ----------
-    queries : one row per segment: ``recording`` (index), ``time`` of its anchor in seconds of the recording,
-        ``candidate`` (index of the true one). All candidates that occur are held against each query.
+    queries : one row per segment: ``recording`` (index), ``time`` of its anchor in seconds of the
+        recording, ``candidate`` (index of the true one). All candidates that occur are held
+        against each query.
     recordings : what ``recording`` counts.
     tmin, tmax : window around the anchor in seconds.
     ks : sizes of the list of best candidates.
-    max_queries : when there are more, whole recordings are left out, evenly over the list, until about that
-        many remain; their number is logged. Candidates stay the same.
+    max_queries : when there are more, whole recordings are left out, evenly over the list, until
+        about that many remain; their number is logged. Candidates stay the same.
 
     Raises
     ------
@@ -92,8 +94,8 @@ def ideal_accuracy(
 class _Whitener:
     """Turns windows into coordinates in which the noise is independent with variance 1.
 
-    Brain noise has one covariance over time and another over sensors; the noise of the sensors is white.
-    So the principal directions of both covariances suffice.
+    The covariance of brain noise is a product of one over time and one over sensors, and the noise
+    of the sensors is white: so the principal directions of these two suffice.
     """
 
     good: np.ndarray
@@ -129,7 +131,7 @@ class _Whitener:
 
 
 class _Templates:
-    """Clean responses of each listener to all candidates, from the first time that each is heard."""
+    """Clean responses of each listener to all candidates, each from the first time it is heard."""
 
     def __init__(
         self,
@@ -152,9 +154,9 @@ class _Templates:
         missing = np.setdiff1d(self.candidates, own["candidate"])
         if len(missing):
             raise ValueError(
-                f"{subject} never hears {len(missing)} of {len(self.candidates)} candidates (such as "
-                f"number {missing[0]}): the ideal decoder can't know the response. Every listener "
-                "must have segments of all candidates among the queries."
+                f"{subject} never hears {len(missing)} of {len(self.candidates)} candidates "
+                f"(such as number {missing[0]}): the ideal decoder can't know the response. Every "
+                "listener must have segments of all candidates among the queries."
             )
         windows: np.ndarray | None = None
         for index in np.unique(own["recording"]):
@@ -194,7 +196,7 @@ def _is_hit(scores: np.ndarray, target: np.ndarray, k: int) -> np.ndarray:
 
 
 def _spread(recording: "pd.Series[int]", max_queries: int) -> np.ndarray:
-    """Indices of recordings, evenly over all, that have about `max_queries` queries; at least one."""
+    """Indices of recordings, evenly over all, with about `max_queries` queries; at least one."""
     present = np.unique(recording)
     n_chosen = min(len(present), max(1, round(max_queries / (len(recording) / len(present)))))
     return present[(np.arange(n_chosen) * len(present)) // n_chosen]

@@ -1,6 +1,7 @@
-"""What spoils simulated recordings: blinks, heartbeats, bad sensors, and jumps thousands of times the signal.
+"""What spoils simulated recordings: blinks, heartbeats, bad sensors and huge jumps.
 
-Enters: a clean simulated signal. Leaves: the same array, spoilt in place, in a way the generator alone decides.
+Enters: a clean simulated signal. Leaves: the same array, spoilt in place, in a way that the
+generator of random numbers alone decides. Strengths are multiples of the ordinary amplitude.
 """
 
 import math
@@ -18,12 +19,12 @@ N_NOISY, NOISY_STRENGTH = 2, 15.0
 N_FLAT = 1
 JUMPS_PER_MINUTE = 4
 JUMP_DURATIONS = (0.1, 1.0)
-LOG_JUMP_STRENGTHS = (math.log(300.0), math.log(2500.0))
+LOG_JUMP_STRENGTHS = (math.log(1000.0), math.log(2500.0))
 MAX_JUMPING = 3
 
 
 def bad_sensors(n_sensors: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Indices of the noisy and of the flat sensors of a recording; at most a tenth of all, but one of each."""
+    """Indices of the noisy and of the flat sensors of a recording; at least one of each."""
     n_noisy = min(N_NOISY, max(1, n_sensors // 20))
     chosen = rng.choice(n_sensors, n_noisy + N_FLAT, replace=False)
     return np.sort(chosen[:n_noisy]), np.sort(chosen[n_noisy:])
@@ -43,7 +44,7 @@ def add_artefacts(
     ----------
     data : [T, C] float32 in T or V.
     info : its sensors.
-    level : ordinary amplitude (root mean square) of a sensor, in T or V; strengths are multiples of it.
+    level : ordinary amplitude (root mean square) of a sensor, in T or V.
     noisy, flat : indices of bad sensors.
     rng : source of everything random.
     """
@@ -87,7 +88,7 @@ def _add_pulses(
     onsets: np.ndarray,
     rng: np.random.Generator,
 ) -> None:
-    """Add one pulse [t] with the topography `field` [C] at each onset, each of a slightly different size."""
+    """Add the pulse [t] with the topography `field` [C] at each onset, in varying size."""
     pulse = (course[:, None] * field).astype(np.float32)
     for onset, size in zip(onsets, rng.lognormal(0, 0.2, len(onsets)), strict=True):
         part = data[onset : onset + len(pulse)]

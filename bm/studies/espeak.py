@@ -1,13 +1,14 @@
-"""Speak sentences with espeak-ng: a program of its own, run by `bm.studies.speech` in another process.
+"""Speak sentences with espeak-ng: a program of its own, run by `bm.studies.speech`.
 
-espeak-ng is GPL-3, so bm never loads it: this small program does, and hands over files only. It imports
-nothing of bm, which also keeps its start short.
+espeak-ng is GPL-3, so bm never loads it: this small program does, and hands over files only. It
+imports nothing of bm, which also keeps its start short.
 
-Enters, as arguments: a JSON file ``{"language", "rate", "sentences": [text, ...]}`` and a folder.
+Enters, as arguments: a JSON file ``{"language", "rate", "seconds", "sentences": [text, ...]}`` and
+a folder. It stops after the sentence with which the given number of seconds is reached.
 Leaves in the folder: ``NNN.pcm`` for each sentence (16-bit mono) and ``events.json``:
 ``{"sample_rate", "version", "sentences": [{"words": [[time, position, length], ...],
-"phonemes": [[time, name], ...]}, ...]}``, times in ms from the start of the sentence's sound, position
-and length in characters of its text.
+"phonemes": [[time, name], ...]}, ...]}``, times in ms from the start of the sentence's sound,
+position and length in characters of its text.
 """
 
 import ctypes
@@ -47,7 +48,7 @@ _Callback = ctypes.CFUNCTYPE(
 
 def speak(order: dict[str, Any], folder: Path) -> None:
     """Speak every sentence of the order into `folder`."""
-    import espeakng_loader  # the optional package; here, so that this file's docstring can be read without it
+    import espeakng_loader  # here: it is optional, and mypy or a reader may load this file without
 
     library = ctypes.CDLL(espeakng_loader.get_library_path())
     library.espeak_Info.restype = ctypes.c_char_p
@@ -56,11 +57,15 @@ def speak(order: dict[str, Any], folder: Path) -> None:
     if sample_rate <= 0 or library.espeak_SetVoiceByName(order["language"].encode()) != 0:
         raise SystemExit(f"espeak-ng has no voice {order['language']!r} in {data.decode()}")
     library.espeak_SetParameter(RATE_PARAMETER, int(order["rate"]), 0)
-    sentences = []
+    sentences: list[dict[str, list[Any]]] = []
+    n_bytes = 0
     for index, text in enumerate(order["sentences"]):
+        if n_bytes >= 2 * sample_rate * order["seconds"]:
+            break
         sound, events = _speak_sentence(library, text)
         (folder / f"{index:03d}.pcm").write_bytes(sound)
         sentences.append(events)
+        n_bytes += len(sound)
     version = library.espeak_Info(None).decode()
     report = {"sample_rate": sample_rate, "version": version, "sentences": sentences}
     (folder / "events.json").write_text(json.dumps(report))

@@ -1,7 +1,7 @@
 """Sensors and spherical head model of the simulated listeners.
 
-Enters: a modality, dipole positions and moments. Leaves: an `mne.Info` with real sensor positions, and the
-field each dipole makes at each sensor, computed by MNE's spherical forward model.
+Enters: a modality, dipole positions and moments. Leaves: an `mne.Info` with real sensor positions,
+and the field each dipole makes at each sensor, computed by MNE's spherical forward model.
 """
 
 from functools import lru_cache
@@ -28,8 +28,8 @@ def sensor_info(modality: str, sample_rate: float) -> mne.Info:
 
     Parameters
     ----------
-    modality : "meg": the 102 magnetometers of MNE's layout "Vectorview-mag", lifted from the plane onto a
-        spherical helmet; "eeg": the 64 electrodes of MNE's montage "biosemi64".
+    modality : "meg": the 102 magnetometers of MNE's layout "Vectorview-mag", lifted from the plane
+        onto a spherical helmet; "eeg": the 64 electrodes of MNE's montage "biosemi64".
     sample_rate : Hz.
     """
     check_choice("modality", modality, MODALITIES)
@@ -75,9 +75,10 @@ def dipole_fields(info: mne.Info, places: np.ndarray) -> np.ndarray:
 
 
 def tangential(places: np.ndarray, angles: np.ndarray) -> np.ndarray:
-    """[N, 3] unit moments at `places` along the sphere, turned by `angles` (radians) from the horizontal.
+    """[N, 3] unit moments at `places`, along the sphere.
 
-    Radial moments make no magnetic field outside a sphere.
+    `angles` [N] turn them from the horizontal, in radians. Radial moments would make no magnetic
+    field outside a sphere.
     """
     radial = _unit(places - ORIGIN)
     horizontal = _unit(np.cross(radial, [0.0, 0.0, 1.0]))
@@ -86,10 +87,10 @@ def tangential(places: np.ndarray, angles: np.ndarray) -> np.ndarray:
 
 
 def _helmet(places: np.ndarray) -> np.ndarray:
-    """[C, 4, 3] position, two axes and outward normal of sensors at `places` [C, 2] of a plane layout.
+    """[C, 4, 3] position, two axes and outward normal of sensors drawn at `places` [C, 2].
 
-    Inverts the azimuthal projection that such layouts are drawn with: the distance from the centre
-    becomes the angle from the top.
+    Inverts the azimuthal projection of plane layouts: the distance from the centre becomes the
+    angle from the top.
     """
     middle = (places.min(axis=0) + places.max(axis=0)) / 2
     flat = (places - middle) / (np.ptp(places, axis=0).max() / 2)

@@ -1,10 +1,11 @@
 """Speech whose words and phonemes have exact times: a public-domain story told by espeak-ng.
 
-Enters: a length in minutes. Leaves: wav files in the cache and, in seconds of each file, the table of what
-is said when. espeak-ng (extra ``demo``) runs in a process of its own, see `bm.studies.espeak`.
+Enters: a length in minutes. Leaves: wav files in the cache and, in seconds of each file, the table
+of what is said when. espeak-ng (extra ``demo``) runs in a process of its own, `bm.studies.espeak`.
 """
 
 import json
+import math
 import subprocess
 import sys
 import tempfile
@@ -24,7 +25,8 @@ from bm.core.hashing import digest
 from bm.core.messages import DataError
 from bm.events import read_events, write_events
 
-VERSION = 1
+VERSION = 2
+PACKAGE = "espeakng-loader"
 STORY = Path(__file__).parent / "texts" / "alice.txt"
 PROGRAM = Path(__file__).parent / "espeak.py"
 LANGUAGE = "en-us"
@@ -33,9 +35,11 @@ PAUSE = 0.5
 """Seconds of silence after each sentence."""
 SOUND_MINUTES = 4.5
 """The story comes in files of about this length."""
+SILENCE = 0.1
+"""Shorter stretches without a phoneme, in seconds, are borders of syllables."""
 SAMPLE_RATE = 16000
 BREAK = "\u200b"
-"""Before a word, it keeps espeak-ng from slurring the word into the one before ("of the" would be one)."""
+"""Before a word, keeps espeak-ng from slurring it into the one before ("of the" would be one)."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +49,9 @@ class Speech:
     Attributes
     ----------
     folder : where its files are.
-    table : rows of kind sound, word and phoneme; ``sound`` is the number of the file, ``start`` counts from
-        its beginning. Sounds have ``filepath``, words ``word, word_index, word_sequence, sequence_id``,
-        phonemes ``phoneme`` (IPA).
+    table : rows of kind sound, word and phoneme; ``sound`` is the number of the file, ``start``
+        counts from its beginning. Sounds have ``filepath``; words ``word, word_index,
+        word_sequence, sequence_id``; phonemes ``phoneme`` (IPA).
     """
 
     folder: Path
@@ -81,7 +85,7 @@ def tell_story(cache: Cache, n_minutes: float) -> Speech:
     sentences = read_story()
     key = {
         "version": VERSION,
-        "espeak": _espeak_version(),
+        "espeak": package_version(PACKAGE),
         "language": LANGUAGE,
         "rate": WORDS_PER_MINUTE,
         "pause": PAUSE,
@@ -99,111 +103,122 @@ def tell_story(cache: Cache, n_minutes: float) -> Speech:
     return Speech(folder, table)
 
 
-def _espeak_version() -> str:
+def package_version(name: str) -> str:
+    """Version of the package that has the voice.
+
+    Raises
+    ------
+    ImportError : it isn't installed; the message says how to.
+    """
     try:
-        return version("espeakng-loader")
+        return version(name)
     except PackageNotFoundError:
         raise ImportError(
-            "The simulated study speaks with espeak-ng, which is not installed. Run: pip install bm[demo] "
-            "(or: pip install espeakng-loader)"
+            f"The simulated studies speak with espeak-ng, but {name} is not installed. "
+            f"Run: pip install bm[demo]   (or: pip install {name})"
         ) from None
+
+
+@dataclass(frozen=True)
+class _Sentence:
+    """A spoken sentence.
+
+    Attributes
+    ----------
+    text : what is said.
+    course : [T] int16, with the pause that follows.
+    onsets : seconds at which each word begins.
+    phonemes : (seconds, IPA name or "" for a pause) of each phoneme.
+    """
+
+    text: str
+    course: np.ndarray
+    onsets: list[float]
+    phonemes: list[tuple[float, str]]
+
+    @property
+    def duration(self) -> float:
+        """Seconds, with the pause that follows."""
+        return len(self.course) / SAMPLE_RATE
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Rows of the words and phonemes, in seconds of the sentence."""
+        end = self.duration - PAUSE
+        where = {"word_sequence": self.text, "sequence_id": digest(self.text)}
+        ends = [*(time for time, _ in self.phonemes[1:]), end]
+        heard = list(zip(self.phonemes, ends, strict=True))
+        silences = [on for (on, name), off in heard if not name and off - on > SILENCE]
+        rows: list[dict[str, Any]] = []
+        words = zip(self.text.split(), self.onsets, [*self.onsets[1:], end], strict=True)
+        for index, (token, onset, following) in enumerate(words):
+            stop = min([following, *(silence for silence in silences if silence > onset)])
+            rows.append({"kind": "word", "start": onset, "duration": stop - onset, **where})
+            rows[-1] |= {"word": token.strip(",.;:!?"), "word_index": index}
+        for (onset, name), stop in heard:
+            if name and stop > onset:
+                rows.append({"kind": "phoneme", "start": onset, "duration": stop - onset, **where})
+                rows[-1]["phoneme"] = name
+        return sorted(rows, key=lambda row: (row["start"], row["kind"] != "word"))
 
 
 def _record(sentences: list[str], n_minutes: float, folder: Path) -> None:
     """Speak the sentences, put them together to wav files, and note what is said when."""
-    courses, events = _speak(sentences)
-    ends = np.cumsum([len(course) / SAMPLE_RATE for course in courses])
-    n_told = int(np.searchsorted(ends, 60 * n_minutes)) + 1
-    if n_minutes <= 0 or n_told > len(sentences):
+    told = _speak(sentences, 60 * n_minutes)
+    ends = np.cumsum([sentence.duration for sentence in told])
+    if ends[-1] < 60 * n_minutes:
         raise ValueError(
-            f"n_minutes={n_minutes}: the story lasts {ends[-1] / 60:.1f} minutes; choose 1 to that."
+            f"n_minutes={n_minutes}: the story lasts only {ends[-1] / 60:.1f} minutes."
         )
-    n_sounds = max(2, round(ends[n_told - 1] / 60 / SOUND_MINUTES))
-    borders = np.searchsorted(ends, ends[n_told - 1] * np.arange(n_sounds + 1) / n_sounds)
-    borders[0], borders[-1] = 0, n_told
+    told = told[: int(np.searchsorted(ends, 60 * n_minutes)) + 1]
+    n_sounds = max(2, round(ends[len(told) - 1] / 60 / SOUND_MINUTES))
+    sounds = np.minimum(ends * n_sounds // ends[len(told) - 1], n_sounds - 1)
     rows: list[dict[str, Any]] = []
-    for sound, (first, last) in enumerate(zip(borders[:-1], borders[1:], strict=True)):
+    for sound in range(n_sounds):
+        part = [sentence for sentence, of in zip(told, sounds, strict=False) if of == sound]
+        course = np.concatenate([sentence.course for sentence in part])
         name = f"alice-{sound + 1:02d}.wav"
-        course = np.concatenate(courses[first:last])
         soundfile.write(folder / name, course, SAMPLE_RATE, subtype="PCM_16")
         duration = len(course) / SAMPLE_RATE
-        rows.append(
-            {"kind": "sound", "sound": sound, "start": 0.0, "duration": duration, "filepath": name}
-        )
+        rows.append({"kind": "sound", "start": 0.0, "duration": duration, "sound": sound})
+        rows[-1]["filepath"] = name
         begin = 0.0
-        for index in range(first, last):
-            rows += _rows(
-                sentences[index],
-                events[index],
-                len(courses[index]) / SAMPLE_RATE - PAUSE,
-                begin,
-                sound,
-            )
-            begin += len(courses[index]) / SAMPLE_RATE
-    order = {"sound": 0, "word": 1, "phoneme": 2}
-    table = pd.DataFrame(rows)
-    table = table.sort_values(
-        ["sound", "start", "kind"], key=lambda c: c.map(order) if c.name == "kind" else c
-    )
-    write_events(table.reset_index(drop=True), folder / "speech.parquet")
+        for sentence in part:
+            for row in sentence.rows():
+                rows.append(row | {"start": begin + row["start"], "sound": sound})
+            begin += sentence.duration
+    write_events(pd.DataFrame(rows), folder / "speech.parquet")
 
 
-def _speak(sentences: list[str]) -> tuple[list[np.ndarray], list[dict[str, Any]]]:
-    """Course of each sentence [T] with its pause, and what espeak-ng reports of it."""
+def _speak(sentences: list[str], seconds: float) -> list[_Sentence]:
+    """As many of the sentences as last that many seconds, or all."""
+    spoken = [f" {BREAK}".join(sentence.split()) for sentence in sentences]
+    order = {"language": LANGUAGE, "rate": WORDS_PER_MINUTE, "seconds": seconds}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        spoken = [f" {BREAK}".join(sentence.split()) for sentence in sentences]
-        order = folder / "order.json"
-        write_json(order, {"language": LANGUAGE, "rate": WORDS_PER_MINUTE, "sentences": spoken})
-        result = subprocess.run(
-            [sys.executable, PROGRAM, order, folder], capture_output=True, text=True
-        )
+        write_json(folder / "order.json", {**order, "sentences": spoken})
+        command = [sys.executable, str(PROGRAM), str(folder / "order.json"), name]
+        result = subprocess.run(command, capture_output=True, text=True, check=False)
         if result.returncode:
             raise DataError(f"espeak-ng failed: {result.stderr.strip()[-500:]}")
         report = json.loads((folder / "events.json").read_text())
-        pause = np.zeros(int(PAUSE * SAMPLE_RATE), dtype=np.int16)
-        divisor = np.gcd(SAMPLE_RATE, report["sample_rate"])
-        up, down = SAMPLE_RATE // divisor, report["sample_rate"] // divisor
-        courses = []
-        for index in range(len(sentences)):
-            course = np.fromfile(folder / f"{index:03d}.pcm", dtype=np.int16).astype(np.float32)
-            course = resample_poly(course, up, down).clip(-32768, 32767).astype(np.int16)
-            courses.append(np.concatenate([course, pause]))
-        return courses, report["sentences"]
+        courses = [
+            np.fromfile(folder / f"{index:03d}.pcm", dtype=np.int16)
+            for index in range(len(report["sentences"]))
+        ]
+    return [
+        _sentence(text, course, report["sample_rate"], events)
+        for text, course, events in zip(sentences, courses, report["sentences"], strict=False)
+    ]
 
 
-def _rows(
-    sentence: str, events: dict[str, Any], duration: float, begin: float, sound: int
-) -> list[dict[str, Any]]:
-    """Word and phoneme rows of a sentence that begins at `begin` in its file."""
-    tokens = sentence.split()
+def _sentence(text: str, course: np.ndarray, rate: int, events: dict[str, Any]) -> _Sentence:
     onsets = [time / 1000 for time, _, _ in events["words"]]
-    if len(onsets) != len(tokens):
+    if len(onsets) != len(text.split()):
         raise DataError(
-            f"espeak-ng reports {len(onsets)} words, not {len(tokens)}, in {sentence!r}."
+            f"espeak-ng reports {len(onsets)} words, not {len(text.split())}, in {text!r}."
         )
-    names = [phoneme for _, phoneme in events["phonemes"]]
-    times = [time / 1000 for time, _ in events["phonemes"]]
-    stops = [*times[1:], duration]
-    pauses = [time for time, name in zip(times, names, strict=True) if not name]
-    where = {"sound": sound, "word_sequence": sentence, "sequence_id": digest(sentence)}
-    rows: list[dict[str, Any]] = []
-    for index, (token, onset) in enumerate(zip(tokens, onsets, strict=True)):
-        silent = min([pause for pause in pauses if pause > onset], default=duration)
-        stop = min(onsets[index + 1] if index + 1 < len(tokens) else duration, silent)
-        word = {"word": token.strip(",.;:!?"), "word_index": index}
-        rows.append(
-            {"kind": "word", "start": begin + onset, "duration": stop - onset, **word, **where}
-        )
-    for name, time, stop in zip(names, times, stops, strict=True):
-        if name and stop > time:
-            rows.append(
-                {
-                    "kind": "phoneme",
-                    "start": begin + time,
-                    "duration": stop - time,
-                    "phoneme": name,
-                    **where,
-                }
-            )
-    return rows
+    divisor = math.gcd(SAMPLE_RATE, rate)
+    course = resample_poly(course.astype(np.float32), SAMPLE_RATE // divisor, rate // divisor)
+    course = np.append(course, np.zeros(round(PAUSE * SAMPLE_RATE)))
+    phonemes = [(time / 1000, name) for time, name in events["phonemes"]]
+    return _Sentence(text, course.clip(-32768, 32767).astype(np.int16), onsets, phonemes)

@@ -1,19 +1,17 @@
-"""The built-in study: simulated listeners of a story told by a speech synthesiser. None of it is real data.
+"""The built-in study: simulated listeners of a story told by a machine. None of it is real data.
 
-Enters: a few numbers. Leaves: recordings like those of a real study (FIF files, events), of which everything is
-known: the clean response, the statistics of the noise, and so how well the best decoder can do
-(`bm.evaluation.ceiling`).
+Enters: a few numbers. Leaves: recordings like those of a real study (FIF files, events), of which
+everything is known: the clean response, the statistics of the noise, and so how well the best
+decoder can do (`bm.evaluation.ceiling`).
 """
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 import mne
 import numpy as np
 import pandas as pd
-import soundfile
 from scipy.signal import resample_poly
 
 from bm.core.cache import Cache
@@ -21,81 +19,20 @@ from bm.core.messages import check_choice
 from bm.recordings import Recording
 from bm.studies.artefacts import add_artefacts, bad_sensors
 from bm.studies.base import Study, register
-from bm.studies.headmodel import MODALITIES
-from bm.studies.simulation import SAMPLE_RATE, Listener, generator, make_listener, stimulus_drive
-from bm.studies.speech import Speech, tell_story
+from bm.studies.experiment import Experiment
+from bm.studies.headmodel import MODALITIES, sensor_info
+from bm.studies.simulation import SAMPLE_RATE, Listener, generator
 
-VERSION = 1
 RAW = "simulated_raw.fif"
 LEAD_IN = (7.0, 12.0)
-"""Silence before the story, in seconds: more than a merged block's 6, so that every recording has the same blocks."""
+"""Silence before the story, in seconds. More than the 6 of a merged block, so that the first block
+holds the same sentence in every recording."""
 GAP = 3.0
 """Silence between two sounds, and after the last, in seconds."""
 RESOLUTION = 1 / 12
 """Step of the 16-bit converter, as a share of the ordinary amplitude."""
-
-
-class Experiment:
-    """What the recordings of one simulated study share: the story and the listeners.
-
-    Parameters are those of `Synthetic`.
-    """
-
-    def __init__(
-        self,
-        cache: Cache,
-        modality: str,
-        n_sensors: int | None,
-        snr: float,
-        seed: int,
-        n_minutes: float,
-    ):
-        self.cache = cache
-        self.modality = modality
-        self.n_sensors = n_sensors
-        self.snr = snr
-        self.seed = seed
-        self.n_minutes = n_minutes
-        self._listeners: dict[int, Listener] = {}
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """All that decides the signals."""
-        return {
-            "version": VERSION,
-            "modality": self.modality,
-            "n_sensors": self.n_sensors,
-            "snr": self.snr,
-            "seed": self.seed,
-            "speech": self.speech.folder.name,
-        }
-
-    @cached_property
-    def speech(self) -> Speech:
-        """The story; spoken when first asked for."""
-        return tell_story(self.cache, self.n_minutes)
-
-    @cached_property
-    def drives(self) -> list[np.ndarray]:
-        """What drives the responses, [T, bands + 1] for each sound."""
-        table = self.speech.table
-        drives = []
-        for index, path in enumerate(self.speech.sounds):
-            audio, rate = soundfile.read(path, dtype="float32")
-            onsets = table["start"][(table["sound"] == index) & (table["kind"] == "word")].to_numpy(
-                float
-            )
-            drives.append(stimulus_drive(audio, rate, onsets))
-        return drives
-
-    def listener(self, subject: int) -> Listener:
-        """The simulated person of that number."""
-        if subject not in self._listeners:
-            names = ("listener", self.seed, self.modality, subject)
-            self._listeners[subject] = make_listener(
-                self.modality, names, self.snr, self.drives[0], self.n_sensors
-            )
-        return self._listeners[subject]
+LARGEST = 32767.0
+"""In steps, what the converter can express."""
 
 
 class SyntheticRecording(Recording):
@@ -143,15 +80,17 @@ class SyntheticRecording(Recording):
     @property
     def sound_starts(self) -> np.ndarray:
         """First sample of each sound, at native rate."""
-        lengths = [len(drive) + round(GAP * SAMPLE_RATE) for drive in self.experiment.drives]
-        return round(self.lead_in * SAMPLE_RATE) + np.cumsum([0, *lengths[:-1]])
+        return self._sound_borders[:-1]
 
     @property
     def n_samples(self) -> int:
         """Length at native rate."""
-        return (
-            int(self.sound_starts[-1]) + len(self.experiment.drives[-1]) + round(GAP * SAMPLE_RATE)
-        )
+        return int(self._sound_borders[-1])
+
+    @property
+    def _sound_borders(self) -> np.ndarray:
+        lengths = np.ceil((np.array(self.experiment.speech.durations) + GAP) * SAMPLE_RATE)
+        return round(self.lead_in * SAMPLE_RATE) + np.cumsum([0, *lengths.astype(int)])
 
     def load_raw(self) -> mne.io.BaseRaw:
         """Read the simulated signal, which is made when it's first asked for."""
@@ -176,19 +115,20 @@ class SyntheticRecording(Recording):
 
     def clean_response(self) -> np.ndarray:
         """What the sensors would record of the response alone, [T, C] float32, in T or V."""
-        drives = self.experiment.drives
-        gap = round(GAP * SAMPLE_RATE)
-        response = np.zeros((self.n_samples, self.listener.fields.shape[1]), np.float32)
-        for start, drive in zip(self.sound_starts, drives, strict=True):
-            course = self.listener.respond(np.pad(drive, ((0, gap), (0, 0))))
-            response[start : start + len(course)] = course
+        listener, borders = self.listener, self._sound_borders
+        response = np.zeros((self.n_samples, len(listener.info["ch_names"])), np.float32)
+        for drive, start, stop in zip(
+            self.experiment.drives, borders[:-1], borders[1:], strict=True
+        ):
+            rest = stop - start - len(drive)  # silence, into which the response goes on
+            response[start:stop] = listener.respond(np.pad(drive, ((0, rest), (0, 0))))
         return response
 
     def without_artefacts(self) -> np.ndarray:
         """Clean response, brain noise and sensor noise, [T, C] float32 at native rate."""
-        return self.clean_response() + self.listener.noise(
-            self.n_samples, generator("noise", *self._names)
-        )
+        recorded = self.listener.noise(self.n_samples, generator("noise", *self._names))
+        recorded += self.clean_response()
+        return recorded
 
     def bad_sensors(self) -> tuple[np.ndarray, np.ndarray]:
         """Indices of the noisy and the flat sensors."""
@@ -197,44 +137,37 @@ class SyntheticRecording(Recording):
         return bad_sensors(self.listener.fields.shape[1], generator("bad sensors", *self._names))
 
     def signal_correlation(self, sample_rate: float = 120.0) -> float:
-        """Mean over sensors of abs(r) between the clean response and the recording without its artefacts.
+        """Mean over sensors of the absolute correlation of clean response and recording.
 
-        From the first to the last sound, at `sample_rate`, without any filter. With artefacts it would be
-        lower still.
+        Without the artefacts, with which it would be lower still; from the first sound to the end,
+        at `sample_rate`, without any filter.
         """
-        story = slice(int(self.sound_starts[0]), self.n_samples)
-        up, down = int(sample_rate), int(SAMPLE_RATE)
+        begin = int(self.sound_starts[0])
         clean, recorded = (
-            resample_poly(course[story], up, down, axis=0)
+            resample_poly(course[begin:], round(sample_rate), round(SAMPLE_RATE), axis=0)
             for course in (self.clean_response(), self.without_artefacts())
         )
         clean, recorded = clean - clean.mean(axis=0), recorded - recorded.mean(axis=0)
         norms = np.linalg.norm(clean, axis=0) * np.linalg.norm(recorded, axis=0)
-        return float(np.abs((clean * recorded).sum(axis=0) / norms).mean()) if norms.all() else 0.0
+        if not norms.all():  # snr is 0
+            return 0.0
+        return float(np.abs((clean * recorded).sum(axis=0) / norms).mean())
 
     def _write_raw(self, folder: Path) -> None:
         listener = self.listener
         data = self.without_artefacts()
+        level = listener.noise_level
         if self.artefacts:
-            noisy, flat = self.bad_sensors()
-            add_artefacts(
-                data,
-                listener.info,
-                listener.noise_level,
-                noisy,
-                flat,
-                generator("artefacts", *self._names),
-            )
-        step = RESOLUTION * listener.noise_level
-        data = (
-            np.clip(np.rint(data / np.float32(step)), -32767, 32767) * step
-        )  # an amplifier saturates
+            rng = generator("artefacts", *self._names)
+            add_artefacts(data, listener.info, level, *self.bad_sensors(), rng)
+        step = RESOLUTION * level
+        data += np.copysign(np.float32(step / 2), data)  # MNE cuts off what it can't write
+        np.clip(data, -LARGEST * step, LARGEST * step, out=data)  # as an amplifier does
         info = listener.info.copy()
         for channel in info["chs"]:
             channel["cal"] = step
-        info["description"] = (
-            f"simulated {self.experiment.modality} of a simulated listener; not real data"
-        )
+        modality = self.experiment.modality
+        info["description"] = f"simulated {modality} of a simulated listener; not real data"
         raw = mne.io.RawArray(data.T, info, verbose="error")
         raw.save(folder / RAW, fmt="short", verbose="error")
 
@@ -245,10 +178,12 @@ class Synthetic(Study):
 
     Parameters
     ----------
-    n_subjects, n_sessions : how many listeners, and how often each hears the story (with other noise).
+    n_subjects, n_sessions : how many listeners, and how often each hears the story (the noise and
+        the silence before the story differ).
     modality : "meg" (102 magnetometers) or "eeg" (64 electrodes).
     n_sensors : use only that many of the sensors, evenly spread; None: all.
-    snr : root mean square of the clean response over that of brain and sensor noise. 0: nothing to decode.
+    snr : root mean square of the clean response over that of brain and sensor noise, over all
+        sensors. 0: nothing to decode.
     n_minutes : length of the story, at most about 22.
     artefacts : whether blinks, heartbeats, bad sensors and huge jumps are added.
     seed : another number makes other listeners and other noise.
@@ -277,13 +212,25 @@ class Synthetic(Study):
                 raise ValueError(f"{option}={value}: a simulated study needs at least 1.")
         if snr < 0:
             raise ValueError(f"snr={snr}: must be 0 (no response) or more.")
+        if n_minutes < 0.5:
+            raise ValueError(f"n_minutes={n_minutes}: a story lasts at least half a minute.")
+        n_all = len(sensor_info(modality, SAMPLE_RATE)["ch_names"])
+        if n_sensors is not None and not 4 <= n_sensors <= n_all:
+            raise ValueError(f"n_sensors={n_sensors}: choose 4 to {n_all} for {modality!r}.")
         self.n_subjects = n_subjects
         self.n_sessions = n_sessions
         self.artefacts = artefacts
         self.experiment = Experiment(cache, modality, n_sensors, float(snr), seed, float(n_minutes))
 
     def recordings(self) -> Iterator[SyntheticRecording]:
-        """Subject by subject, session by session."""
+        """Subject by subject, session by session.
+
+        Raises
+        ------
+        ImportError : espeak-ng isn't installed.
+        ValueError : the story isn't as long as asked for.
+        """
+        _ = self.experiment.speech  # told first: what is wrong with it is better said here
         for subject in range(self.n_subjects):
             for session in range(self.n_sessions):
                 yield SyntheticRecording(

@@ -69,6 +69,6 @@ class RegressionLoss(nn.Module):
 def _check_shapes(estimates: Tensor, candidates: Tensor) -> None:
     if estimates.shape[1:] != candidates.shape[1:]:
         raise ValueError(
-            f"Estimates {tuple(estimates.shape)} and candidates {tuple(candidates.shape)} must have "
-            "the same features and samples."
+            f"Estimates {tuple(estimates.shape)} and candidates {tuple(candidates.shape)} must "
+            "have the same features and samples."
         )

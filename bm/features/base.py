@@ -7,7 +7,7 @@ row. `bm.features.table` then lays the rows along the time of each recording.
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
@@ -50,9 +50,16 @@ class Feature(ABC):
 
 
 class SoundFeature(Feature):
-    """A feature computed from sound."""
+    """A feature computed from sound.
+
+    Attributes
+    ----------
+    input_rate : Hz, of the sound that it is given.
+    half : whether the cache keeps its frames in half precision.
+    """
 
     event_kind = "sound"
+    half: bool = False
     input_rate: ClassVar[int] = 16_000
 
     @property
@@ -69,11 +76,26 @@ class SoundFeature(Feature):
         DataError : the piece is too short.
         """
 
+    def frames_of_many(self, sounds: Iterable[torch.Tensor]) -> Iterator[np.ndarray]:
+        """Frames of many pieces, one array each, in their order; override it to work in batches.
+
+        Parameters
+        ----------
+        sounds : the longest first; each is read from its file when it is asked for.
+        """
+        return map(self.frames, sounds)
+
 
 class EventFeature(Feature):
-    """A feature with one value per event."""
+    """A feature with one value per event.
+
+    Attributes
+    ----------
+    only_onset : the value stands at the first sample of the event only, not at all it spans.
+    """
 
     event_kind = "word"
+    only_onset: ClassVar[bool] = False
 
     @abstractmethod
     def values(self, events: pd.DataFrame) -> np.ndarray:
@@ -86,8 +108,16 @@ def register(feature: type[Feature]) -> type[Feature]:
     return feature
 
 
-def make_features(names: Sequence[str], params: Mapping[str, Mapping[str, Any]]) -> list[Feature]:
+def make_features(
+    names: Sequence[str], params: Mapping[str, Mapping[str, Any]], **shared: Any
+) -> list[Feature]:
     """Build features by name, each with its own parameters.
+
+    Parameters
+    ----------
+    names : of the features, in the order of their columns.
+    params : arguments of each, by name.
+    shared : arguments for all features that have a parameter of that name.
 
     Raises
     ------
@@ -96,8 +126,9 @@ def make_features(names: Sequence[str], params: Mapping[str, Mapping[str, Any]])
     features = []
     for name in names:
         check_choice("dset.features", name, registry)
-        arguments = dict(params.get(name, {}))
         allowed = list(inspect.signature(registry[name]).parameters)
+        arguments = {key: value for key, value in shared.items() if key in allowed}
+        arguments.update(params.get(name, {}))
         for argument in arguments:
             if argument not in allowed:
                 raise ValueError(

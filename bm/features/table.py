@@ -179,6 +179,8 @@ def _event_timelines(
     for table, n in zip(events, n_samples, strict=True):
         timeline = np.zeros(n, dtype=np.int32)
         for index, (_, samples) in enumerate(_spans(table, n, sample_rate)):
+            if feature.only_onset:
+                samples = slice(samples.start, samples.start + 1)
             timeline[samples] = row_of_event[first + index]
         timelines.append(timeline)
         first += len(table)

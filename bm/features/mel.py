@@ -18,7 +18,7 @@ class MelSpectrum(SoundFeature):
     ----------
     n_fft : window length in samples at 16 kHz; windows overlap by three quarters.
     n_mels : number of bands F, on the HTK mel scale from 0 to 8 kHz.
-    normalized : divide by the window's energy.
+    normalized : divide the spectrum by the norm of the window.
     use_log_scale, log_scale_eps : log10(x + eps) instead of the power x.
     """
 
@@ -75,11 +75,11 @@ class MelSpectrum(SoundFeature):
 def mel_filters(n_frequencies: int, n_mels: int, sample_rate: int) -> Tensor:
     """Triangular filters [n_frequencies, n_mels] on the HTK mel scale, up to half the rate."""
     nyquist = sample_rate / 2
-    frequencies = torch.linspace(0, nyquist, n_frequencies, dtype=torch.float64)
+    frequencies = torch.linspace(0, nyquist, n_frequencies)  # float32, to torchaudio's last digit
     highest = 2595.0 * np.log10(1.0 + nyquist / 700.0)
-    mels = torch.linspace(0, highest, n_mels + 2, dtype=torch.float64)
+    mels = torch.linspace(0, highest, n_mels + 2)
     corners = 700.0 * (10.0 ** (mels / 2595.0) - 1.0)
     widths = corners.diff()
     rising = (frequencies[:, None] - corners[None, :-2]) / widths[:-1]
     falling = (corners[None, 2:] - frequencies[:, None]) / widths[1:]
-    return torch.minimum(rising, falling).clamp(min=0).float()
+    return torch.minimum(rising, falling).clamp(min=0)

@@ -155,7 +155,7 @@ def test_names_are_escaped_wherever_they_stand():
     page = render(make_content())
     assert "<script" not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
-    assert "study/three &amp; $x$" in page
+    assert "three &amp; $x$" in page
     assert "<b>" not in page.replace("<b>word", "").replace("<b>75.0 %</b>", "")
     assert "&lt;A4&gt;" not in page  # a sensor without a place isn't shown
 
@@ -186,11 +186,20 @@ def test_few_candidates_still_give_a_report(n_candidates):
 
 
 def test_many_subjects_are_drawn_without_names():
-    names = [f"study/person{n}" for n in range(96)]
+    names = [f"{'ab'[n % 2]}/person{n}" for n in range(96)]
     page = render(make_content(make_retrieval(96), subjects=names))
     figure = page[page.index("<svg") : page.index("</svg>")]
     assert "person" not in figure
     assert "96 subjects, sorted" in figure
+
+
+@pytest.mark.parametrize("studies", [["one"] * 3, ["one", "one", "two"]])
+def test_figure_names_the_study_only_if_there_are_several(studies):
+    names = [f"{study}/person{n}" for n, study in enumerate(studies)]
+    page = render(make_content(subjects=names))
+    figure = page[page.index("<svg") : page.index("</svg>")]
+    assert ("one/person0" in figure) is (len(set(studies)) > 1)
+    assert "person2" in figure
 
 
 def test_word_accuracy_of_training_is_told_apart():
@@ -224,7 +233,12 @@ def test_words_are_those_that_begin_in_the_window():
     first, second = words_in_windows(table, [events[:0], events], -0.5, 2.5)
     assert first == Heard("the", "white", "rabbit", "the white rabbit")
     assert (str(second), second.word) == ("the white rabbit", "")
-    assert str(Heard()) == "(no words)"
+
+
+def test_sounds_without_words_have_none():
+    sounds = pd.DataFrame({"kind": ["sound"], "start": [0.0]})
+    table = pd.DataFrame({"recording": [0], "time": [1.0], "event": [-1]})
+    assert [str(heard) for heard in words_in_windows(table, [sounds], -0.5, 2.5)] == ["(no words)"]
 
 
 def test_examples_are_half_hits_half_misses_of_different_segments():

@@ -1,3 +1,5 @@
+import weakref
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -80,19 +82,18 @@ def test_chunks_and_memory_limit_do_not_change_the_outcome(dataset, batch_size, 
     pd.testing.assert_frame_equal(whole.candidates, parts.candidates)
 
 
-def test_targets_beyond_the_limit_are_never_all_in_memory(dataset):
-    alive, most = [], 0
+@pytest.mark.parametrize(("max_bytes", "n_kept"), [(0, 12), (1 << 30, 30)])
+def test_targets_are_all_in_memory_only_below_the_limit(dataset, max_bytes, n_kept):
+    made, alive = [], []
 
     def target(batch):
-        nonlocal most
-        features = batch.features.clone()
-        alive.append(torch.utils.weak.WeakTensorKeyDictionary())
-        alive[-1][features] = len(batch)
-        most = max(most, sum(sum(sizes.values()) for sizes in alive))
+        features = batch.features.contiguous()  # so that what is kept is a view of it
+        made.append((weakref.ref(features), len(batch)))
+        alive.append(sum(n for tensor, n in made if tensor() is not None))
         return Prediction(features, features, batch.row)
 
-    retrieve(dataset, batches_of(dataset), perfect, target, batch_size=4, max_bytes=0)
-    assert most <= 3 * 4
+    retrieve(dataset, batches_of(dataset), perfect, target, batch_size=4, max_bytes=max_bytes)
+    assert max(alive) == 30 if n_kept == 30 else max(alive) <= n_kept
 
 
 def test_order_of_queries_does_not_matter(dataset):

@@ -88,6 +88,9 @@ def test_checkpoint_is_evaluated_from_the_command_line(solver, tmp_path, capsys)
     assert "1234e567: top-10 segment accuracy" in printed
     assert "chance" in printed
     assert (tmp_path / "report.html").exists()
+    table = pd.read_csv(tmp_path / "acc.csv")
+    expected = [solver.history[-1]["test"][f"segment_top{k}"] for k in (1, 5, 10)]
+    assert table["accuracy"][:3].tolist() == pytest.approx(expected)
 
 
 def test_experiment_that_fails_does_not_stop_the_others(

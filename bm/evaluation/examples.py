@@ -88,8 +88,10 @@ def words_in_windows(
     for index, rows in table.reset_index(drop=True).groupby("recording"):
         words = events[int(str(index))]
         words = words[words["kind"] == "word"].sort_values("start", kind="stable")
+        if not len(words):
+            continue
         onsets = words["start"].to_numpy(float)
-        texts = words["word"].astype(str).to_numpy(str) if len(words) else np.array([], str)
+        texts = words["word"].astype(str).to_numpy(str)
         numbers = words.index.to_numpy()
         for place, row in rows.iterrows():
             first, last = np.searchsorted(onsets, [row["time"] + tmin, row["time"] + tmax])

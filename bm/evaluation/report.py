@@ -157,9 +157,8 @@ def draw(content: ReportContent) -> list[tuple[str, str, Markup]]:
     if retrieval.ks:
         k = retrieval.ks[-1]
         level = chance(k, retrieval.n_candidates)
-        of_subject = {
-            content.subjects[index]: value for index, value in retrieval.by_subject(k).items()
-        }
+        names = _without_study(content.subjects)
+        of_subject = {names[index]: value for index, value in retrieval.by_subject(k).items()}
         figure = figures.accuracy_by_subject(of_subject, retrieval.accuracy(k), level, k)
         found.append(("By subject", f"Top-{k} segment accuracy of each subject.", figure))
     figure = figures.rank_histogram(retrieval.table["rank"].to_numpy(), retrieval.n_candidates)
@@ -209,6 +208,12 @@ def clock(seconds: float) -> str:
     """12:05.3 for 725.3 s."""
     minutes, rest = divmod(round(float(seconds), 1), 60)
     return f"{int(minutes)}:{rest:04.1f}"
+
+
+def _without_study(subjects: Sequence[str]) -> Sequence[str]:
+    """Names of subjects without the study, where there is only one."""
+    studies = {name.partition("/")[0] for name in subjects}
+    return [name.partition("/")[2] or name for name in subjects] if len(studies) == 1 else subjects
 
 
 def _training_figures(content: ReportContent) -> list[tuple[str, str, str]]:

@@ -16,6 +16,7 @@ from dora import to_absolute_path
 from torch import nn
 
 from bm import __version__
+from bm.checkpoint import CHECKPOINT
 from bm.config import Config, DsetConfig, to_dict
 from bm.core.cache import Cache
 from bm.core.messages import check_choice
@@ -181,9 +182,7 @@ def build_solver(
             raise ValueError(
                 "continue_sig needs an experiment folder to find the other one beside."
             )
-        solver.start_from(
-            folder.parent / config.continue_sig / "checkpoint.th", config.continue_best
-        )
+        solver.start_from(folder.parent / config.continue_sig / CHECKPOINT, config.continue_best)
     return solver
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from dora import XP
 
 from bm.build import build_solver
+from bm.checkpoint import CHECKPOINT, read_checkpoint
 from bm.config import from_dict, from_hydra
-from bm.solver import CHECKPOINT, Solver, read_checkpoint
+from bm.solver import Solver
 from bm.train import main
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bm.core.cache import write_atomically
+from bm.checkpoint import CHECKPOINT, read_checkpoint, write_checkpoint
 from bm.core.progress import progress
 from bm.evaluation import Prediction, Retrieval, retrieve
 from bm.evaluation.words import word_accuracy
@@ -25,8 +25,6 @@ from bm.segments import SegmentBatch, SegmentLoader, Splits, align_to_delay
 
 logger = logging.getLogger(__name__)
 
-CHECKPOINT = "checkpoint.th"
-FORMAT = 1
 History = list[dict[str, dict[str, float]]]
 
 
@@ -255,7 +253,6 @@ class Solver:
     def state_dict(self) -> dict[str, Any]:
         """Everything in plain tensors, numbers and containers."""
         return {
-            "format": FORMAT,
             "models": self.models.state_dict(),
             "best_state": self.best_state,
             "optimizer": self.optimizer.state_dict(),
@@ -274,8 +271,7 @@ class Solver:
         """Replace the checkpoint, atomically."""
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
-            state = self.state_dict()
-            write_atomically(self.folder / CHECKPOINT, lambda path: torch.save(state, path))
+            write_checkpoint(self.folder / CHECKPOINT, self.state_dict())
 
     def restore(self) -> bool:
         """Load the checkpoint of this experiment if there is one; returns whether there was."""
@@ -333,22 +329,6 @@ class Solver:
         if "features" in self.models:
             target = self.models["features"](target)
         return meg, target
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint; nothing in it can run code.
-
-    Raises
-    ------
-    ValueError : the file is missing, damaged, or of another format.
-    """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises half a dozen types for a damaged file
-        raise ValueError(f"{path} can't be read as a checkpoint: {error}") from error
-    if not isinstance(state, dict) or state.get("format") != FORMAT:
-        raise ValueError(f"{path} isn't a checkpoint of this version of bm (format {FORMAT}).")
-    return state
 
 
 def _mean(total: float, n_segments: int, stage: str) -> float:

@@ -16,10 +16,11 @@ from helpers import SmallRecording, tell_story, with_value
 import bm.build
 import bm.solver
 from bm.build import Data, build_data, build_recordings, build_solver, build_training, choose_device
+from bm.checkpoint import CHECKPOINT
 from bm.config import UNSUPPORTED, Config, default_leaves, from_dict, from_hydra, to_dict
 from bm.core.messages import DataError
 from bm.recordings import Recording
-from bm.solver import CHECKPOINT, Solver, Training
+from bm.solver import Solver, Training
 from bm.studies import Study, registry
 from bm.train import main
 

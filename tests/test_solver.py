@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bm.solver import CHECKPOINT, read_checkpoint
+from bm.checkpoint import CHECKPOINT, read_checkpoint
 
 SETTINGS = [
     "dset.selections=[fake]",

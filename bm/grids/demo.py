@@ -25,7 +25,7 @@ CONTROLS: dict[str, dict[str, Any]] = {
 @Explorer
 def explorer(launcher: Launcher) -> None:
     """Schedule all experiments."""
-    launcher.bind_({"preset": "demo"})
+    launcher.bind_({"preset": "demo", "optim.epochs": 2})
     for seed in SEEDS:
         for row in ROWS.values():
             launcher({"seed": seed}, row)

@@ -5,6 +5,7 @@ Enters: word events. Leaves: one number a word.
 
 import logging
 from collections.abc import Iterable
+from types import ModuleType
 from typing import ClassVar
 
 import numpy as np
@@ -87,9 +88,8 @@ class WordIndex(EventFeature):
 class WordFrequency(EventFeature):
     """How frequent the word is in its language, on the Zipf scale: log10 of uses per billion words.
 
-    From the lists of the package wordfreq, which know 0.03 to 1 million words of a language. Words
-    they don't know count as used once in 100 million words (1.0, where the lists end), and are
-    logged.
+    From the lists of the package wordfreq. Words that aren't listed count as used once in 100
+    million words (1.0, where the longest lists end), and are logged.
 
     Parameters
     ----------
@@ -101,15 +101,13 @@ class WordFrequency(EventFeature):
 
     def values(self, events: pd.DataFrame) -> np.ndarray:
         """[n_events, 1] Zipf frequencies, from `RAREST` to about 7.7."""
-        words, languages = (
-            word_texts(events, self.name),
-            event_languages(events, self.lang, self.name),
-        )
-        known = _wordfreq_languages()
+        wordfreq = _wordfreq()
+        words = word_texts(events, self.name)
+        languages = event_languages(events, self.lang, self.name)
         for language in languages.unique():
-            check_choice("WordFrequency: a frequency list for language", language, known)
+            check_choice(f"{self.name}: language", language, wordfreq.available_languages())
         pairs = list(zip(words, languages, strict=True))
-        zipf = {pair: _zipf_frequency(*pair) for pair in set(pairs)}
+        zipf = {pair: wordfreq.zipf_frequency(*pair) for pair in set(pairs)}
         missing = [zipf[pair] == 0 for pair in pairs]
         if all(missing):
             raise DataError(
@@ -130,7 +128,7 @@ class WordHash(EventFeature):
     smaller digest keeps the bucket and the other takes the next free one. So no two words of an
     experiment share a number, and the same vocabulary always gets the same numbers; between
     experiments with different vocabularies, just the words that had to move can differ (logged;
-    some 25 of 2,000).
+    some 20 of 2,000).
 
     Parameters
     ----------
@@ -231,18 +229,18 @@ def _column(values: "pd.Series[float] | list[float]") -> np.ndarray:
     return np.asarray(values, dtype=np.float32)[:, None]
 
 
-def _wordfreq_languages() -> list[str]:
+def _wordfreq() -> ModuleType:
+    """The package, imported late: it is optional.
+
+    Raises
+    ------
+    ImportError : it isn't installed; the message says how to.
+    """
     try:
-        import wordfreq  # here: optional, and slow to load
+        import wordfreq
     except ImportError as error:
         raise ImportError(
             "WordFrequency needs the package wordfreq. Run: pip install bm[text]   "
             "(or: pip install wordfreq)"
         ) from error
-    return sorted(wordfreq.available_languages())
-
-
-def _zipf_frequency(word: str, language: str) -> float:
-    import wordfreq
-
-    return wordfreq.zipf_frequency(word, language)
+    return wordfreq

@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 import dora
+from dora.distrib import get_distrib_spec
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
@@ -22,6 +23,12 @@ if not CONF.is_dir():
 @dora.hydra_main(config_path="../conf", config_name="config", version_base="1.3")
 def main(cfg: DictConfig) -> None:
     """Train and test the experiment that Dora has opened."""
+    n_processes = get_distrib_spec().world_size
+    if n_processes > 1:
+        raise ValueError(
+            f"Training in {n_processes} processes isn't available yet: run without -d (on SLURM, "
+            "with one GPU)."
+        )
     config = from_hydra(cfg)
     origin = log_configuration(config)
     if config.show:

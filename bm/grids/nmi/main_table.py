@@ -38,7 +38,7 @@ ROWS: dict[str, dict[str, Any]] = {
 @Explorer
 def explorer(launcher: Launcher) -> None:
     """Schedule all experiments."""
-    launcher.slurm_(gpus=2).bind_({"model": "clip_conv"})
+    launcher.slurm_(gpus=1).bind_({"model": "clip_conv"})
     for seed in SEEDS:
         for selection, options in SELECTIONS.items():
             bound = launcher.bind({"dset.selections": [selection], "seed": seed}, options)

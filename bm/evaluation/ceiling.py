@@ -51,8 +51,8 @@ def ideal_accuracy(
     recordings : what ``recording`` counts.
     tmin, tmax : window around the anchor in seconds.
     ks : sizes of the list of best candidates.
-    max_queries : when there are more, whole recordings are left out, evenly over the list, until
-        about that many remain; their number is logged. Candidates stay the same.
+    max_queries : when there are more, whole recordings are left out, evenly over the listeners,
+        until about that many remain; their number is logged. Candidates stay the same.
 
     Raises
     ------
@@ -73,7 +73,7 @@ def ideal_accuracy(
     covariance = _window_covariance(length)
     hits: dict[int, list[np.ndarray]] = {k: [] for k in ks}
     templates = _Templates(queries, recordings, candidates, length)
-    for index in _spread(queries["recording"], max_queries):
+    for index in _choose(queries, max_queries):
         own = queries[queries["recording"] == index]
         recording = recordings[index]
         whiten = _Whitener.of(recording.listener, recording.bad_sensors()[1], covariance)
@@ -195,8 +195,13 @@ def _is_hit(scores: np.ndarray, target: np.ndarray, k: int) -> np.ndarray:
     return ((k - n_better) / n_tied).clip(0, 1)
 
 
-def _spread(recording: "pd.Series[int]", max_queries: int) -> np.ndarray:
-    """Indices of recordings, evenly over all, with about `max_queries` queries; at least one."""
-    present = np.unique(recording)
-    n_chosen = min(len(present), max(1, round(max_queries / (len(recording) / len(present)))))
-    return present[(np.arange(n_chosen) * len(present)) // n_chosen]
+def _choose(queries: pd.DataFrame, max_queries: int) -> list[int]:
+    """Recordings with about `max_queries` queries in all, as many of each listener, in order."""
+    present = queries.drop_duplicates("recording").sort_values("recording")
+    turn = present.groupby("subject").cumcount()
+    n_listeners = int((turn == 0).sum())
+    n_chosen = max(1, int(max_queries / (len(queries) / len(present))))
+    chosen = present[turn < max(1, n_chosen // n_listeners)]
+    if n_chosen < n_listeners:
+        chosen = chosen.iloc[np.arange(n_chosen) * n_listeners // n_chosen]
+    return chosen.sort_values(["subject", "recording"])["recording"].tolist()

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import mne
 import numpy as np
 import pandas as pd
-from scipy.signal import resample_poly
+from scipy import fft
 
 from bm.core.cache import Cache
 from bm.core.messages import check_choice
@@ -139,19 +139,18 @@ class SyntheticRecording(Recording):
     def signal_correlation(self, sample_rate: float = 120.0) -> float:
         """Mean over sensors of the absolute correlation of clean response and recording.
 
-        Without the artefacts, with which it would be lower still; from the first sound to the end,
-        at `sample_rate`, without any filter.
+        Without the artefacts, with which it would be lower still; from the first sound to the end;
+        of all that a recording at `sample_rate` holds, that is up to half of it in Hz.
         """
         begin = int(self.sound_starts[0])
         clean, recorded = (
-            resample_poly(course[begin:], round(sample_rate), round(SAMPLE_RATE), axis=0)
+            _spectrum(course[begin:], sample_rate / 2)
             for course in (self.clean_response(), self.without_artefacts())
         )
-        clean, recorded = clean - clean.mean(axis=0), recorded - recorded.mean(axis=0)
-        norms = np.linalg.norm(clean, axis=0) * np.linalg.norm(recorded, axis=0)
+        norms = np.linalg.norm(clean, axis=1) * np.linalg.norm(recorded, axis=1)
         if not norms.all():  # snr is 0
             return 0.0
-        return float(np.abs((clean * recorded).sum(axis=0) / norms).mean())
+        return float(np.abs((clean * recorded.conj()).real.sum(axis=1) / norms).mean())
 
     def _write_raw(self, folder: Path) -> None:
         listener = self.listener
@@ -170,6 +169,14 @@ class SyntheticRecording(Recording):
         info["description"] = f"simulated {modality} of a simulated listener; not real data"
         raw = mne.io.RawArray(data.T, info, verbose="error")
         raw.save(folder / RAW, fmt="short", verbose="error")
+
+
+def _spectrum(course: np.ndarray, highest: float) -> np.ndarray:
+    """[C, F] spectrum of [T, C], from above 0 to the highest frequency in Hz."""
+    centred = np.ascontiguousarray((course - course.mean(axis=0)).T)
+    n_fft = fft.next_fast_len(len(course), real=True)
+    spectrum = fft.rfft(centred, n_fft, axis=1)
+    return spectrum[:, 1 : np.searchsorted(fft.rfftfreq(n_fft, 1 / SAMPLE_RATE), highest)]
 
 
 @register

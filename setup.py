@@ -49,6 +49,7 @@ EXTRAS = {
         "ruff>=0.17,<0.18",
         "types-tqdm>=4.70,<5",
     ],
+    "audio": ["librosa>=0.11,<1"],
     "text": ["spacy>=3.8.18,<4", "wordfreq>=3.1,<4"],
     "demo": ["espeakng-loader>=0.2.4,<1"],
 }

@@ -28,7 +28,7 @@ NOT_IMPORTED = {
     "pyarrow": "pandas reads and writes the event tables with it",
     "transformers": "the wav2vec 2.0 feature of the published configuration",
 }
-OPTIONAL = {"espeakng-loader", "spacy", "wordfreq"}
+OPTIONAL = {"espeakng-loader", "librosa", "spacy", "wordfreq"}
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +101,12 @@ def test_ranges_reach_from_the_tested_version_to_the_next_major_one(requirements
 
 
 def test_tests_run_with_the_pinned_versions(requirements, pins):
-    ranges = [*requirements[""], *requirements["dev"], *requirements["demo"]]
+    ranges = [
+        *requirements[""],
+        *requirements["dev"],
+        *requirements["audio"],
+        *requirements["demo"],
+    ]
     for name in names(ranges):
         assert Version(version(name)).public == pins[name], name
 
@@ -152,7 +157,7 @@ def test_importing_bm_loads_nothing_heavy(python_env):
 def test_importing_every_module_changes_nothing_and_warns_of_nothing(tmp_path, root, python_env):
     code = """
 import importlib, logging, multiprocessing, os, pkgutil, sys, warnings
-import mne, torch, dora, hydra, transformers, matplotlib
+import mne, torch, dora, hydra, transformers, matplotlib, sklearn
 import bm
 
 def state():

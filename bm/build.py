@@ -19,7 +19,8 @@ from bm import __version__
 from bm.checkpoint import CHECKPOINT
 from bm.config import Config, DsetConfig, to_dict
 from bm.core.cache import Cache
-from bm.core.messages import check_choice
+from bm.core.layout import NO_POSITION
+from bm.core.messages import DataError, check_choice
 from bm.features import Feature, build_table, make_features
 from bm.losses import ClipLoss, RegressionLoss
 from bm.models import SimpleConv
@@ -71,7 +72,9 @@ def build_recordings(config: Config) -> list[Recording]:
     ]
     if dset.shuffle_recordings_seed >= 0:
         random.Random(dset.shuffle_recordings_seed).shuffle(recordings)
-    return recordings[dset.skip_recordings :][: dset.n_recordings]
+    recordings = recordings[dset.skip_recordings :][: dset.n_recordings]
+    subjects = sorted({(one.study, one.subject_uid) for one in recordings})[: dset.n_subjects]
+    return [one for one in recordings if (one.study, one.subject_uid) in subjects]
 
 
 def build_data(config: Config, device: str) -> Data:
@@ -79,10 +82,12 @@ def build_data(config: Config, device: str) -> Data:
     dset = config.dset
     bandpass = None if dset.bandpass is None else _pair(dset.bandpass, "dset.bandpass")
     signals = SignalSettings(dset.sample_rate, dset.highpass, bandpass, dset.notch)
+    models_folder = to_absolute_path(config.features_models)
+    features = make_features(dset.features, dset.features_params, models_folder=models_folder)
+    windows = build_windows(dset)
+    cache = Cache(to_absolute_path(config.cache))
     recordings = build_recordings(config)
     prepared = prepare(recordings, signals, _from_fields(BlockRule, dset), dset.on_bad_recording)
-    features = make_features(dset.features, dset.features_params)
-    cache = Cache(to_absolute_path(config.cache))
     events = [item.events for item in prepared]
     n_samples = [item.signal.n_samples for item in prepared]
     tables = [
@@ -93,11 +98,10 @@ def build_data(config: Config, device: str) -> Data:
     splits = build_splits(
         prepared,
         tables,
-        build_windows(dset),
+        windows,
         store,
         baseline=dset.apply_baseline,
         event_mask=dset.event_mask,
-        n_subjects=dset.n_subjects,
         n_subjects_test=dset.n_subjects_test,
         allow_empty_split=dset.allow_empty_split,
     )
@@ -117,6 +121,9 @@ def build_models(config: Config, n_sensors: int, n_features: int, n_subjects: in
     models = nn.ModuleDict()
     if config.feature_model_name == "deep_mel":
         params = dict(config.feature_model_params)
+        allowed = inspect.signature(DeepMel).parameters
+        for name in params:
+            check_choice("feature_model_params", name, allowed)
         models["features"] = DeepMel(n_features, **params)
         n_features = params["n_out_channels"]
     options = {
@@ -129,8 +136,13 @@ def build_models(config: Config, n_sensors: int, n_features: int, n_subjects: in
         raise ValueError(
             "simpleconv.hidden.meg isn't set: how many channels should the encoder have?"
         )
-    n_subjects = config.override_n_subjects_model or n_subjects
-    models["meg"] = SimpleConv(n_sensors, n_features, n_subjects, hidden, **options)
+    n_room = config.override_n_subjects_model or n_subjects
+    if n_room < n_subjects:
+        raise ValueError(
+            f"override_n_subjects_model={n_room}, but there are {n_subjects} subjects: make it at "
+            "least that, or null."
+        )
+    models["meg"] = SimpleConv(n_sensors, n_features, n_room, hidden, **options)
     return models
 
 
@@ -152,6 +164,7 @@ def build_solver(
     device = choose_device(config.device)
     data = build_data(config, device)
     splits, train = data.splits, data.splits.datasets["train"]
+    _check_positions(config, splits)
     models = build_models(config, train.store.n_sensors, train.n_features, len(splits.subjects))
     n_parameters = sum(parameter.numel() for parameter in models.parameters())
     logger.info("Model: %s parameters.", f"{n_parameters:,}")
@@ -231,6 +244,19 @@ def describe(config: Config, data: Data, provenance: Provenance) -> dict[str, An
         "versions": {"bm": __version__, **{name: version(name) for name in packages}},
         "commit": _git_commit(),
     }
+
+
+def _check_positions(config: Config, splits: Splits) -> None:
+    """Spatial attention needs to know where at least one sensor is."""
+    if not config.simpleconv.merger:
+        return
+    for item in splits.prepared:
+        if (item.signal.sensors.positions == NO_POSITION).all():
+            raise DataError(
+                f"{item.recording}: no usable sensor has a position, so spatial attention has "
+                "nothing to attend to. Give positions (a montage), leave the recording out, or set "
+                "simpleconv.merger=false."
+            )
 
 
 def _selection(config: Config, name: str) -> dict[str, Any]:

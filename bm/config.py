@@ -5,6 +5,7 @@ sees a configuration object of Hydra.
 """
 
 import dataclasses
+import difflib
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -33,7 +34,6 @@ DEFAULT_FILES = {
 
 UNSUPPORTED = {
     "wandb": "metrics are in history.json",
-    "features_models": "no feature loads a model",
     "convrnn": "the encoder is simpleconv",
     "eval_train_set": "nothing ever read it",
     "optim.use_weighting": "only the regression_classification loss would use it",
@@ -137,6 +137,24 @@ def flatten(values: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
     return leaves
 
 
+def explain_override(argv: Sequence[str], reason: str) -> str:
+    """Why arguments ``key=value`` don't fit into the configuration, with the closest key."""
+    leaves = default_leaves()
+    groups = {key.rsplit(".", depth)[0] for key in leaves for depth in range(1, key.count(".") + 1)}
+    files = {path.name for path in CONF.iterdir() if path.is_dir()}
+    for argument in argv:
+        key = argument.split("=", 1)[0]
+        if key in groups:
+            return (
+                f"{key} is a group of keys: set one of those, such as {_first_within(key, leaves)}."
+            )
+        if key not in leaves and key not in files and not key.startswith(("+", "~", "hydra.")):
+            close = difflib.get_close_matches(key, [*leaves, *files], n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            return f"Unknown key {key}.{hint} conf/config.yaml explains all keys."
+    return f"The configuration can't be composed from {list(argv)}: {reason}"
+
+
 def default_leaves() -> dict[str, Any]:
     """Value of every key where nothing is chosen, by dotted key."""
     leaves = flatten(to_dict(Config()))
@@ -186,6 +204,10 @@ def _leaves_of(group: str, name: str) -> dict[str, Any]:
     values = OmegaConf.to_container(OmegaConf.load(path))
     is_global = path.read_text().startswith("# @package _global_")
     return flatten(values, "" if is_global else f"{group}.") if isinstance(values, dict) else {}
+
+
+def _first_within(group: str, leaves: Mapping[str, Any]) -> str:
+    return next(key for key in leaves if _is_within(key, group))
 
 
 def _is_within(key: str, group: str) -> bool:

@@ -1,15 +1,26 @@
 """Entry point of `dora run`: one experiment from its configuration to its test accuracy."""
 
 import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import dora
 from dora.distrib import get_distrib_spec
+from dora.hydra import HydraMain
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from bm.build import Provenance, build_data, build_solver, choose_device
-from bm.config import CONF, Config, from_hydra, provenance
+from bm.config import (
+    CONF,
+    Config,
+    ConfigError,
+    explain_override,
+    from_hydra,
+    provenance,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -20,7 +31,28 @@ if not CONF.is_dir():
     )
 
 
-@dora.hydra_main(config_path="../conf", config_name="config", version_base="1.3")
+class ExperimentMain(HydraMain):
+    """Dora's entry point, with errors that name the closest key of the configuration."""
+
+    def get_xp(self, argv: Sequence[str]) -> dora.XP:
+        """Experiment of these arguments.
+
+        Raises
+        ------
+        ConfigError : an argument that the configuration has no place for.
+        """
+        try:
+            return super().get_xp(argv)
+        except (HydraException, OmegaConfBaseException, AssertionError) as error:
+            raise ConfigError(explain_override(argv, str(error))) from error
+
+
+def experiment(run: Callable[[DictConfig], None]) -> ExperimentMain:
+    """Make a function the entry point of `dora run`."""
+    return ExperimentMain(run, config_name="config", config_path="../conf", version_base="1.3")
+
+
+@experiment
 def main(cfg: DictConfig) -> None:
     """Train and test the experiment that Dora has opened."""
     n_processes = get_distrib_spec().world_size

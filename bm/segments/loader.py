@@ -34,6 +34,10 @@ class SegmentLoader:
     ):
         if batch_size < 1:
             raise ValueError(f"optim.batch_size={batch_size} must be at least 1.")
+        if max_batches is not None and max_batches < 1:
+            raise ValueError(
+                f"optim.max_batches={max_batches} must be at least 1, or null for all."
+            )
         self.dataset = dataset
         self.batch_size = batch_size
         self.device = device

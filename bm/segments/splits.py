@@ -53,7 +53,6 @@ def build_splits(
     store: SignalStore,
     baseline: bool = True,
     event_mask: bool = True,
-    n_subjects: int | None = None,
     n_subjects_test: int | None = None,
     allow_empty_split: bool = False,
 ) -> Splits:
@@ -68,8 +67,7 @@ def build_splits(
     rules : windows of each split.
     baseline : subtract the mean over the samples up to the anchor from each sensor.
     event_mask : whether the mask marks the words, or is 1 throughout.
-    n_subjects : only the first so many subjects, in sorted order; None: all.
-    n_subjects_test : test on the first so many of these only.
+    n_subjects_test : test on the first so many subjects only, in sorted order; None: all.
     allow_empty_split : whether a split may have no segments at all.
 
     Raises
@@ -77,8 +75,7 @@ def build_splits(
     DataError : a split has no segments.
     """
     subjects = sorted({_subject(item) for item in prepared})
-    chosen = dict.fromkeys(SPLITS, subjects[:n_subjects])
-    chosen["test"] = chosen["test"][:n_subjects_test]
+    chosen = {**dict.fromkeys(SPLITS, subjects), "test": subjects[:n_subjects_test]}
     layout_of, layouts = _layouts(prepared, store.n_sensors)
     tables_of: dict[str, pd.DataFrame] = {}
     for split in ("train", "valid", "test"):
@@ -110,15 +107,15 @@ def build_splits(
 def identify(table: pd.DataFrame) -> np.ndarray:
     """[n] integers that are equal for segments anchored at the same word of the same sentence.
 
-    Where segments aren't anchored at words, each is known by the sound that it holds (see
-    `build_splits`), and without any sound by its recording and time.
+    A segment that isn't anchored at a word of a sentence is known by the moment of the sound that
+    it holds, to 10 ms, and without any sound by its recording and sample.
     """
-    if "word_sequence" in table and table["word_sequence"].notna().all():
-        keys = zip(table["word_sequence"], table["word_index"].astype(int), strict=True)
-    elif "sound" in table and table["sound"].notna().all():
-        keys = zip(table["sound"], table["sound_time"].round(2), strict=True)
-    else:
-        keys = zip(table["recording"], table["first"], strict=True)
+    keys = pd.Series(list(zip(table["recording"], table["first"], strict=True)), table.index)
+    for label, place, digits in (("sound", "sound_time", 2), ("word_sequence", "word_index", 0)):
+        if label in table and place in table:
+            known = table[label].notna() & table[place].notna()
+            places = table[place][known].astype(float).round(digits)
+            keys[known] = list(zip(table[label][known].astype(str), places, strict=True))
     return np.array([text_id(*key) for key in keys], dtype=np.int64)
 
 
@@ -206,9 +203,11 @@ def _layouts(prepared: Sequence[Prepared], n_sensors: int) -> tuple[list[int], t
 
 def _why_empty(split: str, rule: WindowRule, prepared: Sequence[Prepared]) -> str:
     n_blocks = sum(int((item.blocks["split"] == split).sum()) for item in prepared)
+    kinds = sorted({kind for item in prepared for kind in item.events["kind"]})
     return (
         f"The {split} split has no segments: {n_blocks} block(s) in {len(prepared)} recording(s), "
-        f"windows of {rule.tmin}..{rule.tmax} s at {rule.condition!r}. Blocks must be longer than "
-        "the window: raise dset.min_block_duration, shorten the window (dset.tmin, dset.tmax), or "
-        "set dset.allow_empty_split=true if this split isn't needed."
+        f"windows of {rule.tmin}..{rule.tmax} s at {rule.condition!r} (events: "
+        f"{', '.join(kinds)}). Blocks must be longer than the window: raise "
+        "dset.min_block_duration, shorten the window (dset.tmin, dset.tmax), or set "
+        "dset.allow_empty_split=true if this split isn't needed."
     )

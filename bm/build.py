@@ -80,14 +80,12 @@ def build_recordings(config: Config) -> list[Recording]:
 def build_data(config: Config, device: str) -> Data:
     """Prepare recordings and features, and cut both into segments."""
     dset = config.dset
-    bandpass = None if dset.bandpass is None else _pair(dset.bandpass, "dset.bandpass")
-    signals = SignalSettings(dset.sample_rate, dset.highpass, bandpass, dset.notch)
-    models_folder = to_absolute_path(config.features_models)
-    features = make_features(dset.features, dset.features_params, models_folder=models_folder)
+    signals, blocks = build_rules(dset)
+    features = build_features(config)
     windows = build_windows(dset)
     cache = Cache(to_absolute_path(config.cache))
     recordings = build_recordings(config)
-    prepared = prepare(recordings, signals, _from_fields(BlockRule, dset), dset.on_bad_recording)
+    prepared = prepare(recordings, signals, blocks, dset.on_bad_recording)
     events = [item.events for item in prepared]
     n_samples = [item.signal.n_samples for item in prepared]
     tables = [
@@ -106,6 +104,19 @@ def build_data(config: Config, device: str) -> Data:
         allow_empty_split=dset.allow_empty_split,
     )
     return Data(splits, features)
+
+
+def build_rules(dset: DsetConfig) -> tuple[SignalSettings, BlockRule]:
+    """How signals are preprocessed, and how recordings are divided into blocks."""
+    bandpass = None if dset.bandpass is None else _pair(dset.bandpass, "dset.bandpass")
+    signals = SignalSettings(dset.sample_rate, dset.highpass, bandpass, dset.notch)
+    return signals, _from_fields(BlockRule, dset)
+
+
+def build_features(config: Config) -> list[Feature]:
+    """Features of the configuration; models that some of them need are loaded when first used."""
+    folder = to_absolute_path(config.features_models)
+    return make_features(config.dset.features, config.dset.features_params, models_folder=folder)
 
 
 def build_windows(dset: DsetConfig) -> dict[str, WindowRule]:

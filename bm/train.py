@@ -12,7 +12,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from bm.build import Provenance, build_data, build_solver, choose_device
+from bm.build import Provenance, build_solver
 from bm.config import (
     CONF,
     Config,
@@ -21,6 +21,8 @@ from bm.config import (
     from_hydra,
     provenance,
 )
+from bm.core.messages import DataError
+from bm.preparation import prepare_recordings, summary
 
 logger = logging.getLogger(__name__)
 
@@ -66,8 +68,10 @@ def main(cfg: DictConfig) -> None:
     if config.show:
         return
     if config.download_only:
-        build_data(config, choose_device(config.device))
-        logger.info("Recordings and features are ready in %s.", config.cache)
+        outcomes = prepare_recordings(config)
+        logger.info("In %s: %s", config.cache, summary(outcomes))
+        if all(outcome.reason for outcome in outcomes):
+            raise DataError("No recording can be used: the reasons are listed above.")
         return
     xp = dora.get_xp()
     folder = Path(xp.folder).absolute()

@@ -104,11 +104,13 @@ def prepare(
                 raise
             logger.warning("Set aside: %s", error)
             reasons.append(str(error))
-    if reasons:
-        logger.warning("%d recording(s) set aside, %d used.", len(reasons), len(ready))
+    listed = "\n  ".join(reasons)
     if not ready:
-        listed = "\n  ".join(reasons) or "the selection is empty (is its path right?)"
-        raise DataError(f"No recording can be used:\n  {listed}")
+        empty = "the selection is empty (is its path right?)"
+        raise DataError(f"No recording can be used:\n  {listed or empty}")
+    if reasons:
+        n_aside = len(reasons)
+        logger.warning("%d recording(s) set aside, %d used:\n  %s", n_aside, len(ready), listed)
     return ready
 
 

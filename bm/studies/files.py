@@ -66,6 +66,8 @@ def named_files(folder: Path, pattern: str) -> list[Path]:
 def read_text(path: Path, encodings: Sequence[str] = UTF8) -> str:
     """Read a text file in the first of `encodings` that fits it.
 
+    "utf-16" is tried on files that begin with its mark, all others on those that don't.
+
     Raises
     ------
     DataError : the file is missing, or its bytes are no text in any of the encodings.
@@ -76,18 +78,22 @@ def read_text(path: Path, encodings: Sequence[str] = UTF8) -> str:
         if not path.exists():
             raise missing(path) from error
         raise DataError(f"{path} can't be read ({error.strerror}).") from error
-    fault = UnicodeError("it begins like UTF-16") if content.startswith(UTF16) else None
-    for encoding in () if fault else encodings:
+    is_wide = content.startswith(UTF16)
+    fault = UnicodeError("it begins like UTF-16") if is_wide else None
+    for encoding in encodings:
+        if (encoding == "utf-16") != is_wide:
+            continue
         try:
             text = content.decode(encoding)
         except UnicodeDecodeError as error:
             fault = fault or error
         else:
-            if fault is not None:
+            if fault is not None and not is_wide:
                 logger.warning("%s is not UTF-8; read as %s.", path, encoding)
             return text
+    line = content[: getattr(fault, "start", 0)].count(b"\n") + 1
     raise DataError(
-        f"{path}: not UTF-8 text ({fault}). Convert it, for instance with "
+        f"{path}: not UTF-8 text from line {line} on ({fault}). Convert it, for instance with "
         f"iconv -f LATIN1 -t UTF-8 {path.name} > converted; or download it again."
     ) from fault
 

@@ -161,7 +161,7 @@ class SpeechActivity(SoundFeature):
     """How surely there is speech, from 0 to 1, by its energy alone.
 
     The level of 10 ms, smoothed over 50 ms, is compared to that of the loud parts of the same piece
-    (its 95th percentile). 0: more than 30 dB (`threshold_db`) below it, or below -60 dB of full
+    (its 95th percentile). 0: more than 30 dB (`threshold_db`) below it, or below -70 dB of full
     scale; 1: less than 20 dB below it; linear in between. So it doesn't depend on the gain, but
     takes any sound for speech.
 
@@ -171,7 +171,7 @@ class SpeechActivity(SoundFeature):
     """
 
     RAMP_DB = 10.0
-    FLOOR_DB = -60.0
+    FLOOR_DB = -70.0
     LOUD = 95
     SMOOTHED = 5
 

@@ -52,7 +52,7 @@ w    wh,ʍ               .
 j    y                  .
 ɾ    dx                 4
 ʔ    q                  ?
-ɑ    aa,ɑː,ɑːɹ,ɒ        A
+ɑ    aa,ɑː,ɑːɹ,ɒ        A,ɒ
 æ    ae,a               {
 ʌ    ah                 V
 ɔ    ao,ɔː,ɔːɹ          O
@@ -66,7 +66,7 @@ u    uw,ux,uː,ʉ         u:,uː
 aɪ   ay,aɪə,aɪɚ         aI
 aʊ   aw                 aU
 eɪ   ey                 eI
-oʊ   ow,əʊ,o            @U
+oʊ   ow,əʊ,o            @U,əʊ
 ɔɪ   oy                 OI
 aː   .                  a:,a
 eː   .                  e:,e,eʊ
@@ -77,7 +77,7 @@ y    .                  y:,yː,yʊ
 ɛi   .                  Ei,E+,ɛɪ
 œy   .                  9y,Y+,ʌy
 ʌu   .                  Au,A+,ʌʊ,ɑu,ɑʊ
-ɛː   .                  E:
+ɛː   eə                 E:,eə
 œː   .                  9:,9,œ
 ɔː   .                  O:
 ɑ̃    .                  A~

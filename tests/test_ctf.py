@@ -31,6 +31,8 @@ def test_whole_helmet_has_273_sensors_with_places(tmp_path):
     raw = read_ds(tmp_path / "whole.ds")
     assert len(mne.pick_types(raw.info, meg=True, ref_meg=False)) == 273
     assert len(mne.pick_types(raw.info, meg=True)) == 301
+    published = mne.pick_types(raw.info, meg=True)[28:301]
+    np.testing.assert_array_equal(published, mne.pick_types(raw.info, meg=True, ref_meg=False))
     found = mne.find_events(raw, shortest_event=1, verbose="error")
     assert found[:, [0, 2]].tolist() == [[600, 10], [1200, 20]]
 

@@ -18,6 +18,7 @@ from fixtures.schoffelen import (
     listening,
     pulses_of,
     reading,
+    text_of,
     textgrid,
     words_of,
     write_events_file,
@@ -28,6 +29,7 @@ from fixtures.schoffelen import (
 
 from bm.core.layout import NO_POSITION
 from bm.core.messages import DataError
+from bm.events import create_blocks
 from bm.segments.prepare import BlockRule, SignalSettings, prepare, prepare_one
 from bm.studies import from_selection
 from bm.studies.mous_codes import read_codes
@@ -245,6 +247,33 @@ def test_stimuli_without_a_time_are_left_out_and_counted(root, cache, caplog):
     events = load(root, cache).events()
     assert list(events["sequence_id"].unique()) == ["2"]
     assert "1 stimuli without a time are left out" in caplog.text
+
+
+def test_condition_before_the_first_context_is_told_by_the_triggers(tmp_path, cache):
+    write_stimuli(tmp_path, [1, 501])
+    lines = [line for line in listening([1, 501]) if line.trigger != 10]
+    write_log(tmp_path, "A2002-2-MEG-MOUS-Aud.log", lines)
+    write_recording(tmp_path, "A2002", "auditory", pulses_of(lines), n_sensors=4)
+    words = load(tmp_path, cache).events().query("kind == 'word'")
+    conditions = words.groupby("sequence_id")["condition"].unique()
+    assert [list(each) for each in conditions] == [["sentence"], ["word_list"]]
+
+
+def test_published_places_of_an_excerpt_are_reproduced(tmp_path, cache):
+    """Triggers 10 at 10 s and 20 at 20 s, though 3.7 s passed in the log, as in an old mock."""
+    write_stimuli(tmp_path, [1])
+    path = tmp_path / TEXTGRID.format(1)
+    path.write_text(textgrid([(0.02, 0.28, text_of(1))], 0.38), encoding="utf-8")
+    write_log(tmp_path, "A2002-2-MEG-MOUS-Aud.log", listening([1]))
+    pulses = [(10.0, 10), (20.0, 20), (26.0, 15)]
+    write_recording(tmp_path, "A2002", "auditory", pulses, n_sensors=4)
+    events = load(tmp_path, cache, faithful=True).events()
+    assert list(events["kind"]) == ["sound", "word", "phoneme", "phoneme"]
+    expected = [21.57, 21.59, 21.590001, 21.720001]
+    np.testing.assert_allclose(events["start"], expected, atol=1e-9)
+    assert list(create_blocks(events, "sentence_or_sound")["uid"]) == ["1"]
+    with pytest.raises(DataError, match="3 triggers .* don't fit"):
+        load(tmp_path, cache).events()
 
 
 def test_codes_are_read_as_a_whole():

@@ -97,7 +97,9 @@ def preprocess(raw: mne.io.BaseRaw, how: Preprocessing, folder: Path, source: st
     _filter(data, how)
     data[:, unusable] = 0.0
     data.flush()
-    sensors = Sensors.from_info(mne.pick_info(raw.info, picks), source).masked(unusable)
+    sensors = Sensors.from_info(mne.pick_info(raw.info, picks, verbose="error"), source).masked(
+        unusable
+    )
     Signal(data, float(how.sample_rate), sensors).describe(folder)
 
 

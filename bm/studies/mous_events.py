@@ -94,11 +94,12 @@ def seen(
 
 def _sounds(rows: pd.DataFrame, source: str, faithful: bool) -> pd.DataFrame:
     """Number, start and condition of each sound; `rows` are numbered from 0."""
-    onsets = rows[rows["what"] == "onset"]
+    marks = rows["what"][rows["what"].isin(["sound", "onset"])]
     sounds = []
     for index in np.flatnonzero(rows["what"] == "sound").tolist():
         row = rows.iloc[index]
-        after = onsets[onsets.index > index].head(1)
+        after = rows.loc[marks.loc[index:].index[1:2]]
+        after = after[after["what"] == "onset"]
         if faithful and list(after.index) != [index + 1]:
             raise DataError(
                 f"{source}: sound file {row['text']} is not followed by an audio onset in the log. "

@@ -82,8 +82,9 @@ def read_trials(path: Path, variable: str, columns: Sequence[str], remedy: str) 
 
 def read_bad_sensors(path: Path, variable: str) -> set[str]:
     """Names of the channels that the authors called bad, by impedance or by eye."""
-    struct = _struct(path, variable, ("impedence", "rejections"))  # their spelling
-    lists = (struct["impedence"].get("bads", []), struct["rejections"].get("badchans", []))
+    struct = _struct(path, variable, ("impedence", "rejections"))  # codespell:ignore
+    by_impedance, by_eye = struct["impedence"], struct["rejections"]  # codespell:ignore
+    lists = (by_impedance.get("bads", []), by_eye.get("badchans", []))
     return {name for names in lists for name in as_list(names)}
 
 

@@ -144,10 +144,13 @@ def read_mat(
 
 
 def as_list(value: Any) -> list[str]:
-    """Texts of a cell, also of one that shrank to a single text or to nothing on the way."""
+    """Texts of a cell, also of one that shrank to a single text or to nothing on the way.
+
+    Rows of a character matrix lose the blanks that fill them up.
+    """
     if isinstance(value, str):
-        return [value] if value else []
-    return [str(item) for item in value]
+        return [value.strip()] if value.strip() else []
+    return [str(item).strip() for item in value]
 
 
 def _guess(path: Path, start: bytes) -> str:

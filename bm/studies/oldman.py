@@ -87,7 +87,7 @@ def _sentences(alignment: Alignment, run: Run) -> tuple[np.ndarray, list[str]]:
     try:
         return sentences_by_words(alignment.words["word"].tolist(), text)
     except ValueError as error:
-        raise _other_text(run) from error
+        raise _other_text(run, error) from error
 
 
 def _with_sentences(
@@ -121,7 +121,7 @@ def _as_published(alignment: Alignment, run: Run, model: str) -> pd.DataFrame:
     try:
         numbers, is_match, texts = sentences_as_published(words, text, model)
     except ValueError as error:
-        raise _other_text(run) from error
+        raise _other_text(run, error) from error
     cause = "the text is not that of the sound"
     expected, found = (MIN_WORDS, np.inf), int(is_match.sum())
     compare(str(run.text), {"matching words": expected}, {"matching words": found}, cause)
@@ -138,5 +138,7 @@ def _as_published(alignment: Alignment, run: Run, model: str) -> pd.DataFrame:
     return events.assign(sequence_uid=events["sequence_uid"].mask(unknown))
 
 
-def _other_text(run: Run) -> DataError:
-    return DataError(f"{run.text}: none of the words of {run.alignment} is in it. Other run?")
+def _other_text(run: Run, error: ValueError) -> DataError:
+    return DataError(
+        f"{run.text} is not the text of {run.alignment}: {error}. Is it another run's?"
+    )

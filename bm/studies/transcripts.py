@@ -47,14 +47,13 @@ def sentences_by_words(words: Sequence[str], text: str) -> tuple[np.ndarray, lis
 
     Raises
     ------
-    ValueError : none of the words is in the text.
+    ValueError : the text is another one.
     """
     matches = list(TOKEN.finditer(text))
     places, of_text = match_words(
         [_plain(word) for word in words], [_plain(match.group()) for match in matches]
     )
-    if not len(places):
-        raise ValueError("none of the words is in the text")
+    _check_same(words, len(places))
     found = [matches[index].start() for index in of_text]
     latest = np.searchsorted(places, np.arange(len(words)), side="right") - 1
     return sentences_by_place([found[index] for index in np.maximum(latest, 0)], text)
@@ -75,12 +74,11 @@ def sentences_as_published(
     Raises
     ------
     ImportError : spaCy, or its model, is not installed; the message says how to.
-    ValueError : none of the words is in the text.
+    ValueError : the text is another one.
     """
     texts, tokens, sentence_of = _analysed(text, model)
     places, of_text = match_words([word.lower() for word in words], tokens)
-    if not len(places):
-        raise ValueError("none of the words is in the text")
+    _check_same(words, len(places))
     latest = np.searchsorted(places, np.arange(len(words)), side="right") - 1
     numbers = np.array([sentence_of[of_text[index]] for index in latest])
     numbers[latest < 0] = -1
@@ -120,6 +118,11 @@ def match_words(first: Sequence[str], second: Sequence[str]) -> tuple[np.ndarray
             j -= 1
     found = np.array(pairs[::-1], dtype=int).reshape(-1, 2)
     return found[:, 0], found[:, 1]
+
+
+def _check_same(words: Sequence[str], n_matches: int) -> None:
+    if n_matches < len(words) / 2:
+        raise ValueError(f"only {n_matches} of {len(words)} words are in the text, in their order")
 
 
 def _texts(text: str, begins: Sequence[int]) -> list[str]:

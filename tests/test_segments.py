@@ -511,3 +511,17 @@ def test_no_control_changes_nothing(prepared):
     assert apply_control(prepared, "none", seed=0) == prepared
     with pytest.raises(ValueError, match=r"dset\.control='noisy'.*mean 'noise'"):
         apply_control(prepared, "noisy", seed=0)
+
+
+def test_blocks_of_filtered_out_sentences_are_left_out_of_a_split(folder, stored):
+    events = tell_story(folder, lead_in=1.0, n_sentences=40, name="filtered")
+    recording = SmallRecording(stored, events, "filtered", n_sensors=2)
+    rule = BlockRule(min_block_duration=0)
+    whole = prepare([recording], SignalSettings(), rule)[0].blocks
+    sentences = events["word_sequence"].dropna().unique()
+    recording.events_filter = f"word_sequence == {sentences[3]!r}"
+    item = prepare([recording], SignalSettings(), rule)[0]
+    assert item.blocks["uid"].tolist() == [whole["uid"][3]]
+    assert item.blocks["split"].tolist() == [whole["split"][3]]
+    words = item.events[item.events["kind"] == "word"]
+    assert set(words["word_sequence"]) == {sentences[3]}

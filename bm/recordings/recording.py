@@ -94,8 +94,12 @@ class Recording(ABC):
                 f"Is one of these files truncated or not fully downloaded? {files}"
             ) from error
 
-    def events(self) -> pd.DataFrame:
+    def events(self, filtered: bool = True) -> pd.DataFrame:
         """Table of events in time order: ``kind, start, duration`` (seconds) and labels.
+
+        Parameters
+        ----------
+        filtered : only those that the selection's `events_filter` lets through.
 
         Raises
         ------
@@ -109,9 +113,9 @@ class Recording(ABC):
 
         key = self._key(version=EVENTS_VERSION, **self.event_key())
         events = read_events(self.cache.entry("events", key, build, self._label) / EVENTS)
-        return (
-            filter_events(events, self.events_filter, str(self)) if self.events_filter else events
-        )
+        if self.events_filter is None or not filtered:
+            return events
+        return filter_events(events, self.events_filter, str(self))
 
     def preprocessed(
         self,

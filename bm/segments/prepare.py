@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from bm.core.messages import DataError, check_choice
@@ -118,6 +119,20 @@ def prepare_one(recording: Recording, signal: SignalSettings, rule: BlockRule) -
     """Prepare one recording (see `prepare`)."""
     events = recording.events()
     _check_sounds(events, str(recording))
+    blocks = divide(recording, rule)
+    if recording.events_filter is not None:
+        blocks = _only_with_events(blocks, events)
+    if rule.split_wav_as_block:
+        events = cut_sounds_at_blocks(events, blocks)
+    preprocessed = recording.preprocessed(
+        signal.sample_rate, signal.highpass, signal.bandpass, signal.notch
+    )
+    return Prepared(recording, preprocessed, events, blocks)
+
+
+def divide(recording: Recording, rule: BlockRule) -> pd.DataFrame:
+    """Blocks of a recording with their split; they don't depend on its events filter."""
+    events = recording.events(filtered=False)
     try:
         blocks = create_blocks(events, recording.block_rule)
     except DataError as error:
@@ -125,15 +140,18 @@ def prepare_one(recording: Recording, signal: SignalSettings, rule: BlockRule) -
     if recording.merge_blocks and not rule.force_uid_assignement:
         in_stimulus_time = events if rule.block_grouping == "stimulus_time" else None
         blocks = merge_blocks(blocks, rule.min_block_duration, in_stimulus_time)
-    blocks = assign_splits(
+    return assign_splits(
         blocks, rule.test_ratio, rule.valid_ratio, rule.remove_ratio, rule.min_n_blocks_per_split
     )
-    if rule.split_wav_as_block:
-        events = cut_sounds_at_blocks(events, blocks)
-    preprocessed = recording.preprocessed(
-        signal.sample_rate, signal.highpass, signal.bandpass, signal.notch
-    )
-    return Prepared(recording, preprocessed, events, blocks)
+
+
+def _only_with_events(blocks: pd.DataFrame, events: pd.DataFrame) -> pd.DataFrame:
+    """Blocks in which an event begins that the filter let through."""
+    onsets = events["start"][events["kind"] != "sound"].to_numpy(float)
+    starts = blocks["start"].to_numpy(float)
+    stops = starts + blocks["duration"].to_numpy(float)
+    n_within = np.searchsorted(onsets, stops) - np.searchsorted(onsets, starts)
+    return blocks[n_within > 0].reset_index(drop=True)
 
 
 def _check_sounds(events: pd.DataFrame, source: str) -> None:

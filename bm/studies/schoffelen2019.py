@@ -225,12 +225,12 @@ class Schoffelen2019Recording(Recording):
             "stimuli": study.stimuli.digest,
         }
 
-    def events(self) -> pd.DataFrame:
+    def events(self, filtered: bool = True) -> pd.DataFrame:
         """Table of events (see `bm.recordings.Recording.events`)."""
         if self._study.faithful and self.events_filter:
             logger.warning("%s: as published, events_filter has no effect.", self)
             self.events_filter = None
-        return super().events()
+        return super().events(filtered)
 
     def load_raw(self) -> mne.io.BaseRaw:
         """Signal with all its channels, of which the MEG sensors are data."""

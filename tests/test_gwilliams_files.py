@@ -233,3 +233,18 @@ def test_one_broken_recording_leaves_the_others_alone(tmp_path, cache):
     with pytest.raises(DataError, match=r"task-0_meg\.con has no samples"):
         first.events()
     assert len(second.events()) == 15
+
+
+def test_language_is_as_published_on_request(tmp_path, cache):
+    write_story(tmp_path)
+    assert set(load(tmp_path, cache).events()["language"]) == {"en"}
+    assert set(load(tmp_path, cache, faithful=True).events()["language"]) == {"english"}
+
+
+def test_difference_from_the_known_counts_is_a_warning_with_its_likely_cause(
+    tmp_path, cache, caplog
+):
+    write_story(tmp_path)
+    load(tmp_path, cache).events()
+    assert "expected vs found: subjects 27 vs 1; recordings 192 to 196 vs 1" in caplog.text
+    assert "Likely cause: the events file is incomplete or was edited" in caplog.text

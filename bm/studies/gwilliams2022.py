@@ -22,6 +22,7 @@ from bm.core.messages import DataError, check_choice, did_you_mean
 from bm.recordings import Recording
 from bm.recordings.sound import END_TOLERANCE, sound_duration
 from bm.studies.base import Study, register
+from bm.studies.expected import Expected, Facts, compare, take_stock
 from bm.studies.kit import check_con
 from bm.studies.tsv import fail, numbers_of, read_tsv
 
@@ -37,6 +38,13 @@ NEEDED = {
     "word": ("word", "sequence_id", "word_index", "condition"),
     "phoneme": ("phoneme", "sequence_id", "condition"),
 }
+COUNTS: dict[str, dict[str, Expected]] = {
+    "0": {"sounds": 4, "words": 668, "phonemes": 2462},
+    "1": {"sounds": 6, "words": 1503, "phonemes": 5113},
+    "2": {"sounds": 8, "words": 2637, "phonemes": 8952},
+    "3": {"sounds": 12, "words": 3753, "phonemes": 14234},
+}
+"""Events of each task, the same in all recordings."""
 LABELS = ("word", "phoneme", "condition", "voice")
 NUMBERS = ("sequence_id", "word_index", "speech_rate", "pronounced")
 READER_VERSION = 1
@@ -58,15 +66,26 @@ class Gwilliams2022(Study):
     ----------
     path : folder with `participants.tsv` and `sub-01` ..., or the one above, if it is `download`.
     subjects : labels to use ("01", or ["01", "02"]); all if not given.
+    faithful : as published (Défossez et al. 2023): the language is called "english", which no text
+        model knows, rather than "en". All else is as published anyway.
     """
 
     name = "gwilliams2022"
+    facts = Facts(
+        licence="CC0 1.0",
+        doi="10.1038/s41597-023-02752-5",
+        subjects=27,
+        recordings=(192, 196),  # one session was not public at some time
+        hours=(56.0, 57.5),
+        counts={"sensors": 208},
+    )
 
     def __init__(
         self,
         path: str | Path | None = None,
         *,
         subjects: str | Sequence[str | int] | None = None,
+        faithful: bool = False,
         cache: Cache,
     ):
         super().__init__(path, cache=cache)
@@ -75,6 +94,7 @@ class Gwilliams2022(Study):
         root = self.path
         self.root = root / "download" if (root / "download" / "sub-01").is_dir() else root
         self.subjects = subjects
+        self.language = "english" if faithful else "en"
         self._reported: set[Path] = set()
 
     def recordings(self) -> Iterator[Recording]:
@@ -95,6 +115,11 @@ class Gwilliams2022(Study):
             )
         if n_absent:
             logger.warning("%s: %d recording(s) absent, %d used.", self.root, n_absent, len(found))
+        people = {recording.subject_uid for recording in found}
+        names = [recording.recording_uid for recording in found]
+        self.tally = take_stock(
+            str(self.root), self.facts, people, names, self.subjects is not None
+        )
         yield from found
 
     def report_missing(self, files: Iterable[Path]) -> None:
@@ -148,6 +173,7 @@ class Gwilliams2022Recording(Recording):
         stem = f"sub-{subject}_ses-{session}_task-{task}"
         self.signal_file = folder / f"{stem}_meg.con"
         self.events_file = folder / f"{stem}_events.tsv"
+        self.task = task
         self._study = study
 
     def source_files(self) -> list[Path]:
@@ -159,6 +185,7 @@ class Gwilliams2022Recording(Recording):
         sounds = sorted((self._study.root / "stimuli" / "audio").glob("*.wav"))
         return {
             "reader": READER_VERSION,
+            "language": self._study.language,
             "root": str(self._study.root),
             "files": file_fingerprint([self.events_file]),
             "sounds": file_fingerprint(sound for sound in sounds if sound.exists()),
@@ -167,7 +194,12 @@ class Gwilliams2022Recording(Recording):
     def load_raw(self) -> mne.io.BaseRaw:
         """Signal with the channel names of the dataset's channels.tsv."""
         check_con(self.signal_file)
-        return mne.io.read_raw_kit(self.signal_file, standardize_names=True, verbose="error")
+        raw = mne.io.read_raw_kit(self.signal_file, standardize_names=True, verbose="error")
+        if self._study.tally.add(self.recording_uid, raw.n_times / raw.info["sfreq"]):
+            found = {"sensors": len(mne.pick_types(raw.info, meg=True, ref_meg=False, exclude=[]))}
+            cause = "the recording comes from another MEG, or some sensors were taken out"
+            compare(str(self), self._study.facts.counts, found, cause)
+        return raw
 
     def load_events(self) -> pd.DataFrame:
         """Sounds, words and phonemes.
@@ -177,7 +209,10 @@ class Gwilliams2022Recording(Recording):
         """
         path = self.events_file
         table = _read_table(path)
-        events = pd.DataFrame({"kind": table["kind"], "modality": "audio", "language": "en"})
+        events = pd.DataFrame({"kind": table["kind"], "modality": "audio"})
+        events["language"] = self._study.language
+        found = {f"{kind}s": int((table["kind"] == kind).sum()) for kind in KINDS}
+        compare(str(self), COUNTS[self.task], found, "the events file is incomplete or was edited")
         events["start"] = numbers_of(table, "onset", path, required=True)
         events["duration"] = numbers_of(table, "duration", path, minimum=0, required=True)
         for column in LABELS:

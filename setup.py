@@ -74,7 +74,7 @@ setup(
     package_data={
         "bm": ["py.typed"],
         "bm.evaluation": ["*.j2"],
-        "bm.studies": ["texts/*.txt"],
+        "bm.studies.simulated": ["texts/*.txt"],
     },
     python_requires=">=3.11",
     install_requires=REQUIRED,

@@ -8,7 +8,7 @@ import soundfile
 
 from bm.core.messages import DataError
 from bm.studies.bids_events import EventReader
-from bm.studies.tsv import read_tsv
+from bm.studies.formats.tsv import read_tsv
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from bm.core.cache import Cache
 from bm.evaluation import ceiling
 from bm.evaluation.ceiling import ideal_accuracy
 from bm.studies import from_selection
-from bm.studies.simulation import SAMPLE_RATE
+from bm.studies.simulated.simulation import SAMPLE_RATE
 from bm.studies.synthetic import SyntheticRecording
 
 N_CANDIDATES = 40

@@ -6,8 +6,8 @@ import pytest
 from fixtures.ctf import Channels, helmet, write_ds
 
 from bm.core.messages import DataError
-from bm.studies.ctf import read_channel, read_ds, read_header
-from bm.studies.triggers import received
+from bm.studies.formats.ctf import read_channel, read_ds, read_header
+from bm.studies.mous.triggers import received
 
 REAL = "testdata_ctf_short_discontinuous"
 

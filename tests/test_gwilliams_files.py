@@ -12,8 +12,8 @@ from bm.core.messages import DataError
 from bm.recordings.sound import sound_duration
 from bm.segments.prepare import BlockRule, SignalSettings, prepare_one
 from bm.studies import from_selection
+from bm.studies.formats.kit import check_con
 from bm.studies.gwilliams2022 import sound_file
-from bm.studies.kit import check_con
 
 
 def load(root, cache, **options):

@@ -31,8 +31,8 @@ from bm.events import assign_splits, create_blocks
 from bm.segments.prepare import BlockRule, SignalSettings, prepare
 from bm.segments.windows import WindowRule, find_windows
 from bm.studies import from_selection
+from bm.studies.mous.triggers import Triggers, align
 from bm.studies.schoffelen2019 import DELAY, Schoffelen2019
-from bm.studies.triggers import Triggers, align
 
 SAMPLE = 1 / 1200
 SPEED = 1 + 1.5e-4

@@ -32,10 +32,10 @@ from bm.core.messages import DataError
 from bm.events import create_blocks
 from bm.segments.prepare import BlockRule, SignalSettings, prepare, prepare_one
 from bm.studies import from_selection
-from bm.studies.mous_codes import read_codes
-from bm.studies.presentation import read_log
-from bm.studies.textgrid import read_textgrid
-from bm.studies.triggers import Triggers, align
+from bm.studies.formats.presentation import read_log
+from bm.studies.formats.textgrid import read_textgrid
+from bm.studies.mous.codes import read_codes
+from bm.studies.mous.triggers import Triggers, align
 
 REAL = "testdata_ctf_short_discontinuous"
 NUMBERS = [1, 2]

@@ -16,8 +16,8 @@ from bm.core.hashing import file_checksum
 from bm.events import assign_splits, create_blocks, merge_blocks
 from bm.segments.windows import WindowRule, find_windows
 from bm.studies import from_selection
-from bm.studies.simulation import SAMPLE_RATE
-from bm.studies.speech import Speech, package_version, read_story, tell_story
+from bm.studies.simulated.simulation import SAMPLE_RATE
+from bm.studies.simulated.speech import Speech, package_version, read_story, tell_story
 from bm.studies.synthetic import SyntheticRecording
 
 Make = Callable[..., list[SyntheticRecording]]

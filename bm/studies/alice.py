@@ -15,8 +15,8 @@ import pandas as pd
 from bm.core.messages import DataError, did_you_mean
 from bm.events import create_blocks
 from bm.recordings.sound import END_TOLERANCE
-from bm.studies.files import read_text
-from bm.studies.tsv import fail, numbers_of
+from bm.studies.formats.files import read_text
+from bm.studies.formats.tsv import fail, numbers_of
 
 logger = logging.getLogger(__name__)
 

@@ -25,7 +25,7 @@ from bm.recordings import Recording
 from bm.recordings.sensors import listed
 from bm.studies.base import Study, register
 from bm.studies.bids_events import EventReader
-from bm.studies.kit import check_con
+from bm.studies.formats.kit import check_con
 
 logger = logging.getLogger(__name__)
 

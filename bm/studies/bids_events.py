@@ -15,8 +15,8 @@ import pandas as pd
 
 from bm.core.messages import DataError, check_choice, did_you_mean
 from bm.recordings.sound import END_TOLERANCE, sound_duration
+from bm.studies.formats.tsv import fail, numbers_of, read_tsv
 from bm.studies.sentences import add_sentences
-from bm.studies.tsv import fail, numbers_of, read_tsv
 
 logger = logging.getLogger(__name__)
 

@@ -27,8 +27,8 @@ from bm.studies.alice import (
 )
 from bm.studies.base import Study, register
 from bm.studies.expected import Facts, Tally, compare, take_stock
-from bm.studies.fieldtrip import read_bad_sensors, read_data, read_trials
-from bm.studies.files import missing, named_files
+from bm.studies.formats.fieldtrip import read_bad_sensors, read_data, read_trials
+from bm.studies.formats.files import missing, named_files
 from bm.studies.stimuli import SoundLengths
 
 logger = logging.getLogger(__name__)

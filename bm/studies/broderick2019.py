@@ -19,7 +19,7 @@ from bm.core.messages import DataError, check_choice
 from bm.recordings import Recording
 from bm.studies.base import Study, register
 from bm.studies.expected import Facts, Tally, compare, take_stock
-from bm.studies.files import missing, named_files, read_mat
+from bm.studies.formats.files import missing, named_files, read_mat
 from bm.studies.oldman import MIN_WORDS, Run, heard_events
 from bm.studies.stimuli import SoundLengths
 

@@ -23,8 +23,8 @@ from bm.recordings import Recording
 from bm.recordings.sound import END_TOLERANCE, sound_duration
 from bm.studies.base import Study, register
 from bm.studies.expected import Expected, Facts, compare, take_stock
-from bm.studies.kit import check_con
-from bm.studies.tsv import fail, numbers_of, read_tsv
+from bm.studies.formats.kit import check_con
+from bm.studies.formats.tsv import fail, numbers_of, read_tsv
 
 logger = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ import pandas as pd
 
 from bm.core.messages import DataError
 from bm.studies.expected import compare
-from bm.studies.files import read_text
-from bm.studies.gentle import Alignment, places_fit, read_alignment
+from bm.studies.formats.files import read_text
+from bm.studies.formats.gentle import Alignment, places_fit, read_alignment
 from bm.studies.stimuli import SoundLengths
 from bm.studies.transcripts import (
     sentences_as_published,

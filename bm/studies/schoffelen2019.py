@@ -20,12 +20,12 @@ from bm.core.hashing import file_fingerprint
 from bm.core.messages import DataError, check_choice
 from bm.recordings import Recording
 from bm.studies.base import Study, register
-from bm.studies.ctf import read_ds
 from bm.studies.expected import Facts, Tally, compare, take_stock
-from bm.studies.files import named_files
-from bm.studies.mous_events import heard, seen
-from bm.studies.mous_stimuli import Stimuli
-from bm.studies.mous_timing import timed_as_published, timed_by_triggers
+from bm.studies.formats.ctf import read_ds
+from bm.studies.formats.files import named_files
+from bm.studies.mous.events import heard, seen
+from bm.studies.mous.stimuli import Stimuli
+from bm.studies.mous.timing import timed_as_published, timed_by_triggers
 
 logger = logging.getLogger(__name__)
 

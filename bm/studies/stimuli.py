@@ -9,7 +9,7 @@ from pathlib import Path
 
 from bm.core.messages import DataError
 from bm.recordings.sound import END_TOLERANCE, sound_duration
-from bm.studies.files import missing
+from bm.studies.formats.files import missing
 
 logger = logging.getLogger(__name__)
 

@@ -17,11 +17,11 @@ from scipy import fft
 from bm.core.cache import Cache
 from bm.core.messages import check_choice
 from bm.recordings import Recording
-from bm.studies.artefacts import add_artefacts, bad_sensors
 from bm.studies.base import Study, register
-from bm.studies.experiment import Experiment
-from bm.studies.headmodel import MODALITIES, sensor_info
-from bm.studies.simulation import SAMPLE_RATE, Listener, generator
+from bm.studies.simulated.artefacts import add_artefacts, bad_sensors
+from bm.studies.simulated.experiment import Experiment
+from bm.studies.simulated.headmodel import MODALITIES, sensor_info
+from bm.studies.simulated.simulation import SAMPLE_RATE, Listener, generator
 
 RAW = "simulated_raw.fif"
 LEAD_IN = (7.0, 12.0)

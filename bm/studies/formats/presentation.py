@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from bm.core.messages import DataError, did_you_mean
-from bm.studies.files import UTF8, read_text
+from bm.studies.formats.files import UTF8, read_text
 
 logger = logging.getLogger(__name__)
 

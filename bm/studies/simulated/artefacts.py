@@ -9,7 +9,7 @@ import math
 import mne
 import numpy as np
 
-from bm.studies.headmodel import ORIGIN, dipole_fields
+from bm.studies.simulated.headmodel import ORIGIN, dipole_fields
 
 EYES = np.array([[-0.03, 0.075, 0.035], [0.03, 0.075, 0.035]])
 HEART = ORIGIN + np.array([[-0.01, 0.0, -0.06]])

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from bm.core.messages import DataError, did_you_mean
-from bm.studies.files import as_list, read_mat
+from bm.studies.formats.files import as_list, read_mat
 
 MICROVOLT = 1e-6
 COLUMNS = ("begin", "end", "offset")

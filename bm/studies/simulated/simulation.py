@@ -17,7 +17,7 @@ import numpy as np
 from scipy import fft
 
 from bm.core.hashing import text_id
-from bm.studies.headmodel import ORIGIN, dipole_fields, sensor_info, tangential
+from bm.studies.simulated.headmodel import ORIGIN, dipole_fields, sensor_info, tangential
 
 SAMPLE_RATE = 160.0
 """Native rate of simulated recordings in Hz: a whole number of audio samples (100) per sample."""

@@ -7,8 +7,8 @@ import numpy as np
 import soundfile
 
 from bm.core.cache import Cache
-from bm.studies.simulation import Listener, make_listener, stimulus_drive
-from bm.studies.speech import Speech, tell_story
+from bm.studies.simulated.simulation import Listener, make_listener, stimulus_drive
+from bm.studies.simulated.speech import Speech, tell_story
 
 VERSION = 3
 """Of the code that simulates, and of its constants: part of every cache key."""

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from bm.core.messages import DataError, did_you_mean
-from bm.studies.files import read_text
+from bm.studies.formats.files import read_text
 
 logger = logging.getLogger(__name__)
 

@@ -13,9 +13,9 @@ import pandas as pd
 
 from bm.core.hashing import digest, file_fingerprint
 from bm.core.messages import DataError, did_you_mean
-from bm.studies.files import read_text
+from bm.studies.formats.files import read_text
+from bm.studies.formats.textgrid import Interval, read_textgrid
 from bm.studies.stimuli import SoundLengths
-from bm.studies.textgrid import Interval, read_textgrid
 
 TEXTS = "stimuli/stimuli.txt"
 SOUNDS = "stimuli/audio_files"

@@ -13,8 +13,8 @@ import numpy as np
 import pandas as pd
 
 from bm.core.messages import DataError
-from bm.studies.mous_codes import CONDITION_OF
-from bm.studies.mous_stimuli import ALIGNMENTS, Stimuli
+from bm.studies.mous.codes import CONDITION_OF
+from bm.studies.mous.stimuli import ALIGNMENTS, Stimuli
 
 logger = logging.getLogger(__name__)
 
@@ -29,7 +29,7 @@ def heard(
 
     Parameters
     ----------
-    rows : lines in order, with ``seconds`` and the columns of `bm.studies.mous_codes.read_codes`.
+    rows : lines in order, with ``seconds`` and the columns of `bm.studies.mous.codes.read_codes`.
     stimuli : files and texts.
     source : the recording, for messages.
     delay : seconds from the start of a sound file to its sound at the ear.

@@ -1,4 +1,4 @@
-"""Speak sentences with espeak-ng: a program of its own, run by `bm.studies.speech`.
+"""Speak sentences with espeak-ng: a program of its own, run by `bm.studies.simulated.speech`.
 
 espeak-ng is GPL-3, so bm never loads it: this small program does, and hands over files only. It
 imports nothing of bm, which also keeps its start short.

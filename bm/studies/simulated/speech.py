@@ -1,7 +1,7 @@
 """Speech whose words and phonemes have exact times: a public-domain story told by espeak-ng.
 
 Enters: a length in minutes. Leaves: wav files in the cache and, in seconds of each file, the table
-of what is said when. espeak-ng (extra ``demo``) runs in a process of its own, `bm.studies.espeak`.
+of what is said when. espeak-ng (extra ``demo``) runs in a process of its own, `espeak.py`.
 """
 
 import json

@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 
 from bm.core.messages import DataError
-from bm.studies.ctf import read_channel
-from bm.studies.mous_codes import FIXATION, INSTRUCTION, read_codes, read_codes_as_published
-from bm.studies.presentation import STIMULI, read_log
-from bm.studies.triggers import Clock, Triggers, align, align_in_order, received
-from bm.studies.tsv import numbers_of, read_tsv
+from bm.studies.formats.ctf import read_channel
+from bm.studies.formats.presentation import STIMULI, read_log
+from bm.studies.formats.tsv import numbers_of, read_tsv
+from bm.studies.mous.codes import FIXATION, INSTRUCTION, read_codes, read_codes_as_published
+from bm.studies.mous.triggers import Clock, Triggers, align, align_in_order, received
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bm.core.messages import DataError
-from bm.studies.files import UTF8, read_text
+from bm.studies.formats.files import UTF8, read_text
 
 FIRST_LINE = 'File type = "ooTextFile'
 TIER = re.compile(r'\s*name\s*=\s*"(.*)"\s*$')

@@ -21,7 +21,7 @@ from scipy import fft
 from scipy.linalg import toeplitz
 
 from bm.core.messages import did_you_mean
-from bm.studies.simulation import SAMPLE_RATE, Listener, brain_spectrum
+from bm.studies.simulated.simulation import SAMPLE_RATE, Listener, brain_spectrum
 from bm.studies.synthetic import SyntheticRecording
 
 logger = logging.getLogger(__name__)

@@ -33,12 +33,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         missing["network"] = "needs the internet: run with --network"
     if not torch.cuda.is_available():
         missing["gpu"] = "needs a CUDA device"
-    if shutil.which("sbatch") is None:
-        missing["slurm"] = "needs a SLURM cluster (no sbatch on the PATH)"
+    if not _slurm_answers():
+        missing["slurm"] = "needs a SLURM cluster that answers (sinfo)"
     for item in items:
         for marker, reason in missing.items():
             if item.get_closest_marker(marker):
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _slurm_answers() -> bool:
+    if shutil.which("sinfo") is None or shutil.which("sbatch") is None:
+        return False
+    try:
+        return subprocess.run(["sinfo"], capture_output=True, timeout=10).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
 
 
 @pytest.fixture(scope="session")

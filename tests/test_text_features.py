@@ -1,10 +1,13 @@
 """Words by spaCy, BERT and XLM-R: the right tokens for each word, and what is missing is said."""
 
+import shutil
 import sys
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from small_events import RATE, seen, tell
@@ -12,9 +15,9 @@ from small_language_models import BERT_VOCABULARY, save_bert, save_spacy, save_x
 from transformers import AutoModel
 
 from bm.core.messages import DataError
-from bm.features import make_features, registry
+from bm.features import build_table, make_features, registry
 from bm.features.context import Place, locate_words
-from bm.features.language_models import BertEmbedding, XlmEmbedding
+from bm.features.language_models import BertEmbedding, Encoder, XlmEmbedding
 from bm.features.text import TAGS, PartOfSpeech, WordEmbedding, WordEmbeddingSmall, load_model
 
 SENTENCE = "He was not an ill disposed, young man!"
@@ -156,6 +159,41 @@ def test_each_word_is_encoded_once_however_many_hear_it(bert, cache):
     assert feature.dimension == 16
     np.testing.assert_array_equal(course[120], course[120 + 8 * 60])
     assert not course[0].any()
+
+
+def test_values_are_kept_until_an_argument_changes(bert, cache, tmp_path, monkeypatch):
+    encoded = []
+    encode = Encoder.encode
+
+    def count(self: Encoder, places: list[Place], *rest: Any) -> dict[Place, np.ndarray | None]:
+        encoded.append(len(places))
+        return encode(self, places, *rest)
+
+    def build(events: pd.DataFrame, **options: Any) -> np.ndarray:
+        feature = BertEmbedding(**{"model": bert, **options})
+        table = build_table(feature, [events, events.assign(start=events["start"] + 1)],
+                            [600, 720], RATE, cache)  # fmt: skip
+        assert feature.dimension == 16
+        np.testing.assert_array_equal(table.timelines[0], table.timelines[1][120:])
+        return table.rows[table.timelines[0]]
+
+    monkeypatch.setattr(Encoder, "encode", count)
+    events = tell("the sea", "the sea", "cold sea")
+    first = build(events)
+    assert encoded == [4]  # two people, twice the same sentence
+    np.testing.assert_array_equal(build(events), first)
+    assert encoded == [4]
+    assert np.abs(build(events, layers=[1]) - first).max() > 0.01
+    np.testing.assert_array_equal(build(events, lang="nl"), first)  # `model` decides
+    other = build(events.assign(word_sequence="cold sea the old sea"))
+    assert np.abs(other - first).max() > 0.01
+    copy = shutil.copytree(bert, tmp_path / "copy")
+    np.testing.assert_array_equal(build(events, model=str(copy)), first)
+    assert encoded == [4, 4, 3]
+    tokenizer = copy / "tokenizer.json"
+    tokenizer.write_text(tokenizer.read_text().replace('"sea"', '"lake"'))
+    build(events, model=str(copy))
+    assert encoded == [4, 4, 3, 4]
 
 
 def test_bert_is_chosen_by_language(bert, tmp_path, monkeypatch):

@@ -117,7 +117,8 @@ class Pitch(SoundFeature):
         now, later = padded[first], padded[first + period[:, None]]
         difference = np.square(now - later).sum(axis=1)
         power = np.square(now).sum(axis=1) + np.square(later).sum(axis=1)
-        return np.where((power > 0) & (difference <= self.voicing_threshold * power), f0, 0.0)
+        voiced = (power > 0) & (difference <= self.voicing_threshold * power)
+        return np.where(voiced, f0.clip(self.min_f0, self.max_f0), 0.0)
 
 
 @register

@@ -92,14 +92,24 @@ class EventFeature(Feature):
     Attributes
     ----------
     only_onset : the value stands at the first sample of the event only, not at all it spans.
+    columns : of the events, that the values follow from: events alike in them are computed once,
+        however many heard them. Worth naming if it takes long.
     """
 
     event_kind = "word"
     only_onset: ClassVar[bool] = False
+    columns: ClassVar[Sequence[str]] = ()
 
     @abstractmethod
     def values(self, events: pd.DataFrame) -> np.ndarray:
         """Rows [n_events, F] of events of `event_kind`."""
+
+    def cache_key(self, events: pd.DataFrame) -> dict[str, Any] | None:
+        """Everything but `columns` that changes the values of these events; None: don't keep them.
+
+        Needs `columns`.
+        """
+        return None
 
 
 def register(feature: type[Feature]) -> type[Feature]:

@@ -15,19 +15,21 @@ from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
 
+from bm.core.hashing import digest, file_checksum
 from bm.core.messages import DataError
 from bm.core.progress import progress
 from bm.features.base import EventFeature, register
 from bm.features.context import Place, isolated, locate_words
 from bm.features.language import AUTO, event_languages, language_code
 from bm.features.vectors import fill_missing, rows_by_model
-from bm.features.weights import find_model
+from bm.features.weights import find_model, model_identity
 from bm.features.words import log_missing, word_texts
 
 logger = logging.getLogger(__name__)
@@ -43,6 +45,8 @@ MULTILINGUAL = "google-bert/bert-base-multilingual-cased"
 XLM: ModelName = ("FacebookAI/xlm-roberta-base", "e73636d4f797dec63c3081bb6ed5c7b0bb3f2089")
 MODELS_FOLDER = "./features_models"
 BATCH_SIZE = 16
+TOKENIZER = re.compile("tokenizer|vocab|merges|sentencepiece|spiece|special_tokens|added_tokens")
+"""Names of the files of a tokenizer begin so."""
 
 
 class LanguageModelFeature(EventFeature):
@@ -58,6 +62,7 @@ class LanguageModelFeature(EventFeature):
     """
 
     dimension = 768
+    columns = ("word", "word_index", "word_sequence", "language")
 
     def __init__(self, contextual: bool, layers: Sequence[int], models_folder: str | Path):
         if not layers:
@@ -100,9 +105,21 @@ class LanguageModelFeature(EventFeature):
             log_missing(self.name, "not in the vocabulary are unknown tokens", texts[unknown])
             return fill_missing(self.name, texts, own, vectors)
 
-        values = rows_by_model(self.name, self.models(events), rows)
-        self.dimension = values.shape[1]
-        return values
+        return rows_by_model(self.name, self.models(events), rows)
+
+    def cache_key(self, events: pd.DataFrame) -> dict[str, Any]:
+        """What the files of the models hold, and what is done with them."""
+        models = self.models(events)
+        identity = {name: self._identity(*name) for name in dict.fromkeys(models)}
+        return {
+            "models": digest([identity[name] for name in models]),
+            "layers": list(self.layers) if self.contextual else None,
+        }
+
+    def _identity(self, name: str, revision: str | None) -> list[str]:
+        folder = find_model(name, self.models_folder, revision)
+        names = sorted(path.name for path in folder.iterdir() if TOKENIZER.match(path.name))
+        return [model_identity(folder), *(file_checksum(folder / name) for name in names)]
 
 
 @register

@@ -52,6 +52,7 @@ class SpacyFeature(EventFeature):
     """
 
     size: ClassVar[str]
+    columns = ("word", "word_index", "word_sequence", "language")
 
     def __init__(self, lang: str = AUTO, model: str | None = None):
         self.lang = lang if lang == AUTO else language_code(lang)
@@ -65,13 +66,11 @@ class SpacyFeature(EventFeature):
         ImportError : spaCy isn't installed.
         DataError : the model isn't, or it doesn't fit.
         """
-        values = rows_by_model(
+        return rows_by_model(
             self.name,
             self._model_names(events),
             lambda name, chosen: self.rows(load_model(name), events.iloc[chosen]),
         )
-        self.dimension = values.shape[1]
-        return values
 
     @abstractmethod
     def rows(self, model: Any, events: pd.DataFrame) -> np.ndarray:

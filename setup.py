@@ -25,6 +25,7 @@ REQUIRED = [
     "pyarrow>=26,<27",  # pandas reads and writes the event tables with it
     "scipy>=1.17,<2",
     "soundfile>=0.14,<1",
+    "submitit>=1.5.4,<2",
     "torch>=2.13,<3",
     "tqdm>=4.70,<5",
     "transformers>=5.23,<6",  # the wav2vec 2.0 feature of the published configuration

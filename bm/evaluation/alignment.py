@@ -35,6 +35,8 @@ MIN_WORDS = 100
 EVOKED = (-0.3, 0.9)
 
 OK, MISALIGNED, NOTHING_FOUND = "ok", "MISALIGNED", "no response found"
+ALL = "(all)"
+"""Stands for the recording in the row of a study as a whole."""
 
 
 @dataclass(frozen=True)
@@ -205,11 +207,6 @@ def find_copy(
     return best if best is not None and _likeness(best) > COPY_CORRELATION else None
 
 
-def pool(alignments: Sequence[Alignment]) -> LagProfile:
-    """The response in all recordings of a study together."""
-    return pooled([alignment.judged for alignment in alignments])
-
-
 def table_row(alignment: Alignment) -> dict[str, Any]:
     """One row of the table: lags in ms, empty where there is nothing to measure."""
     judged, copy = alignment.judged, alignment.sound_copy
@@ -220,10 +217,7 @@ def table_row(alignment: Alignment) -> dict[str, Any]:
         "minutes": round(alignment.duration / 60, 1),
         "words": alignment.n_words,
         "stimulus": alignment.stimulus,
-        "peak_ms": _ms(judged),
-        "start_ms": round(1000 * judged.span[0]),
-        "over_chance": round(float(judged.values.max()) / judged.chance, 2),
-        "p": float(f"{judged.p:.1e}"),
+        **_columns(judged),
         "word_peak_ms": _ms(alignment.words),
         "word_p": None if alignment.words is None else float(f"{alignment.words.p:.1e}"),
         "word_to_sound_ms": _ms(alignment.words_in_sound),
@@ -231,6 +225,21 @@ def table_row(alignment: Alignment) -> dict[str, Any]:
         "sound_channel_ms": None if copy is None else _ms(copy.profile),
         "verdict": alignment.verdict,
         "reason": "; ".join(alignment.faults),
+    }
+
+
+def pool_row(alignments: Sequence[Alignment]) -> dict[str, Any]:
+    """Row of a study as a whole: what no single recording shows may show in all together."""
+    together = pooled([alignment.judged for alignment in alignments])
+    fault = misplaced(together)
+    found = OK if together.is_found else NOTHING_FOUND
+    return {
+        "study": alignments[0].study,
+        "recording": ALL,
+        "stimulus": "/".join(dict.fromkeys(alignment.stimulus for alignment in alignments)),
+        **_columns(together),
+        "verdict": found if fault is None else MISALIGNED,
+        "reason": "" if fault is None else f"the response {fault}",
     }
 
 
@@ -244,6 +253,15 @@ def _follow(
 
 def _likeness(copy: SoundCopy) -> float:
     return copy.profile.correlation
+
+
+def _columns(profile: LagProfile) -> dict[str, Any]:
+    return {
+        "peak_ms": _ms(profile),
+        "start_ms": round(1000 * profile.span[0]),
+        "over_chance": round(float(profile.values.max()) / profile.chance, 2),
+        "p": float(f"{profile.p:.1e}"),
+    }
 
 
 def _ms(profile: LagProfile | None) -> int | None:

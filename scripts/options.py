@@ -1,0 +1,86 @@
+"""Arguments of scripts that work on recordings: their own options, and overrides as in `dora run`.
+
+Enters: ``key=value`` arguments. Leaves: a dataclass with the options, and a configuration.
+"""
+
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar
+
+from bm.config import CONF, Config, ConfigError, from_hydra
+from bm.core.messages import did_you_mean
+from bm.train import main as experiment
+
+Options = TypeVar("Options")
+
+SWITCHES = {"true": True, "1": True, "false": False, "0": False}
+KINDS = {int: "a whole number", float: "a number", bool: "true or false"}
+
+
+class UsageError(ValueError):
+    """The command line isn't understood."""
+
+
+def read_options(kind: type[Options], arguments: Sequence[str]) -> tuple[Options, list[str]]:
+    """Divide arguments into a script's options and overrides of the configuration.
+
+    Parameters
+    ----------
+    kind : dataclass of the options: texts, numbers, switches, paths, and lists of texts.
+    arguments : ``key=value``; keys that `kind` doesn't have must be keys of the configuration.
+
+    Raises
+    ------
+    UsageError : an unknown or repeated key, or a value that is missing or of the wrong type.
+    """
+    hints = typing.get_type_hints(kind)
+    shared = {*Config.__dataclass_fields__, *(path.name for path in CONF.iterdir())}
+    values: dict[str, Any] = {}
+    overrides = []
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        is_own = key in hints
+        if not is_own and key.lstrip("+~").split(".")[0] not in shared:
+            hint = did_you_mean(key, hints).removesuffix(".")
+            raise UsageError(f"Unknown option {key!r}. {hint}; and all keys of the configuration.")
+        if not equals or not value.strip():
+            raise UsageError(f"Option {key} needs a value: {key}=...")
+        if not is_own:
+            overrides.append(argument)
+        elif key in values:
+            raise UsageError(f"Option {key} is given twice.")
+        else:
+            values[key] = _convert(hints[key], value.strip(), key)
+    if not values.get("selections"):
+        raise UsageError("Say which recordings are meant: 'selections=[NAME,...]'")
+    return kind(**values), overrides
+
+
+def compose(selections: Sequence[str], overrides: Sequence[str]) -> Config:
+    """Configuration that ``dora run`` would have with these overrides.
+
+    Raises
+    ------
+    UsageError : a key or value isn't what it should be.
+    """
+    arguments = [f"dset.selections=[{','.join(selections)}]", *overrides]
+    try:
+        return from_hydra(experiment.get_xp(arguments).cfg)
+    except ConfigError as error:
+        raise UsageError(str(error)) from error
+
+
+def _convert(hint: Any, value: str, key: str) -> Any:
+    if typing.get_origin(hint) in (typing.Union, UnionType):
+        (hint,) = [option for option in typing.get_args(hint) if option is not type(None)]
+    if typing.get_origin(hint) is list:
+        names = [name.strip(" '\"") for name in value.strip("[]").split(",")]
+        return list(dict.fromkeys(filter(None, names)))
+    try:
+        if hint is bool:
+            return SWITCHES[value.lower()]
+        return Path(value).expanduser() if hint is Path else hint(value)
+    except (ValueError, KeyError) as error:
+        raise UsageError(f"{key}={value} should be {KINDS[hint]}.") from error

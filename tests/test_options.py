@@ -141,6 +141,7 @@ ELSEWHERE = {
     "device": "test_device_and_workers",
     "num_workers": "test_device_and_workers",
     "cache": "test_cache_is_where_it_is_told_to_be",
+    "features_models": "test_model_weights.py",
     "continue_sig": "test_experiment_continues_from_another",
     "continue_best": "test_experiment_continues_from_another",
     "verbose": "test_run_shows_downloads_or_trains",

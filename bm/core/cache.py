@@ -13,7 +13,8 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -69,22 +70,42 @@ class Cache:
         ------
         OSError : if the disk is full or not writable; nothing half-written is left behind.
         """
-        name = "-".join(filter(None, [_readable(label), digest([kind, dict(key)])]))
-        path = self.folder / kind / name
+        path = self._path(kind, key, label)
         if self._is_sound(path):
             return path
+        with self.locked(kind, path.name):
+            if not self._is_sound(path):  # nobody built it while this process waited
+                self._set_aside(path)
+                self._build(path, dict(key), build)
+        self._verified.add(path)
+        return path
+
+    def find(self, kind: str, key: Mapping[str, Any], label: str = "") -> Path | None:
+        """Folder of the entry for `key`, or None if it isn't there or is corrupt."""
+        path = self._path(kind, key, label)
+        return path if self._is_sound(path) else None
+
+    @contextmanager
+    def locked(self, kind: str, name: str) -> Iterator[None]:
+        """Do what `name` stands for in one process at a time; the others wait.
+
+        Raises
+        ------
+        OSError : if the disk is full or not writable, with the remedy.
+        """
+        folder = self.folder / kind
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(path.parent / f".{name}.lock"):
-                if not self._is_sound(path):  # nobody built it while this process waited
-                    self._set_aside(path)
-                    self._build(path, dict(key), build)
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder / f".{name}.lock"):
+                yield
         except OSError as error:
             if not _is_about(error, self.folder):
                 raise
             raise _explained(error.errno, self.folder) from error
-        self._verified.add(path)
-        return path
+
+    def _path(self, kind: str, key: Mapping[str, Any], label: str) -> Path:
+        name = "-".join(filter(None, [_readable(label), digest([kind, dict(key)])]))
+        return self.folder / kind / name
 
     def _build(self, path: Path, key: dict[str, Any], build: Callable[[Path], None]) -> None:
         for stale in path.parent.glob(f".tmp-{path.name}-*"):

@@ -1,6 +1,14 @@
 """Features of the stimulus: what the brain signal is matched against."""
 
-from bm.features import mel, words  # noqa: F401  (each module registers its features)
+from bm.features import (  # noqa: F401  (each module registers its features)
+    audio,
+    language_models,
+    mel,
+    phonemes,
+    speech,
+    text,
+    words,
+)
 from bm.features.base import EventFeature, Feature, SoundFeature, make_features, register, registry
 from bm.features.table import FeatureTable, build_table, word_mask
 

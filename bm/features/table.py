@@ -6,7 +6,7 @@ hundred people hearing one story need one table. Row 0 is what stands where noth
 
 import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,15 @@ import numpy as np
 import pandas as pd
 
 from bm.core.cache import Cache
+from bm.core.hashing import digest
 from bm.core.messages import DataError
-from bm.core.progress import progress
 from bm.features.base import EventFeature, Feature, SoundFeature
-from bm.recordings.sound import read_sound, sound_digest
+from bm.features.extract import Piece, extract_frames
+from bm.recordings.sound import sound_digest
 
 logger = logging.getLogger(__name__)
 
-FRAMES = "frames.npy"
+VALUES = "values.npy"
 SHORTEST_PIECE = 0.05
 """Seconds: shorter remains of a cut sound hold no frame worth having, and count as silence."""
 
@@ -66,21 +67,9 @@ def build_table(
             f"{feature.name} needs {feature.event_kind} events, but no recording has any."
         )
     if isinstance(feature, SoundFeature):
-        lay = _SoundLayer(feature, cache)
-        timelines = [
-            lay.timeline(table, n, sample_rate)
-            for table, n in zip(
-                progress(selected, feature.name, "recording"), n_samples, strict=True
-            )
-        ]
-        rows = np.concatenate([_default_row(feature), *lay.pieces])
-        if lay.n_too_short:
-            logger.warning(
-                "%s: %d piece(s) of sound shorter than %g s count as silence.",
-                feature.name, lay.n_too_short, SHORTEST_PIECE,
-            )  # fmt: skip
+        timelines, rows = _sound_timelines(feature, selected, n_samples, sample_rate, cache)
     elif isinstance(feature, EventFeature):
-        timelines, rows = _event_timelines(feature, selected, n_samples, sample_rate)
+        timelines, rows = _event_timelines(feature, selected, n_samples, sample_rate, cache)
     else:
         raise TypeError(f"{feature.name} is neither a SoundFeature nor an EventFeature.")
     return FeatureTable(feature, rows.astype(np.float32, copy=False), timelines)
@@ -99,62 +88,62 @@ def word_mask(
     return masks
 
 
-class _SoundLayer:
-    """Collects the frames of pieces of sound, each distinct one once."""
-
-    def __init__(self, feature: SoundFeature, cache: Cache):
-        self.feature = feature
-        self.cache = cache
-        self.pieces: list[np.ndarray] = []
-        self.n_rows = 1
-        self.n_too_short = 0
-        self.known: dict[tuple[str, float, float], tuple[int, int]] = {}
-
-    def timeline(self, sounds: pd.DataFrame, n_samples: int, sample_rate: float) -> np.ndarray:
-        timeline = np.zeros(n_samples, dtype=np.int32)
-        for sound, samples in _spans(sounds, n_samples, sample_rate):
-            offset, duration = _whole_milliseconds(sound.offset, sound.duration)
-            if duration < SHORTEST_PIECE:
-                self.n_too_short += 1
+def _sound_timelines(
+    feature: SoundFeature,
+    sounds: Sequence[pd.DataFrame],
+    n_samples: Sequence[int],
+    sample_rate: float,
+    cache: Cache,
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """Timelines, and rows of a feature of sound; listeners to the same piece share its frames."""
+    heard = [[_piece(sound) for sound in table.itertuples()] for table in sounds]
+    pieces = [piece for listed in heard for piece in listed]
+    n_short = pieces.count(None)
+    if n_short:
+        logger.warning(
+            "%s: %d piece(s) of sound shorter than %g s count as silence.",
+            feature.name, n_short, SHORTEST_PIECE,
+        )  # fmt: skip
+    distinct = dict.fromkeys(piece for piece in pieces if piece is not None)
+    rows, places = _sound_rows(feature, extract_frames(feature, distinct, cache))
+    timelines = []
+    for table, listed, n in zip(sounds, heard, n_samples, strict=True):
+        timeline = np.zeros(n, dtype=np.int32)
+        for piece, (sound, samples) in zip(listed, _spans(table, n, sample_rate), strict=True):
+            if piece is None:
                 continue
-            first, n_frames = self._rows_of(sound.filepath, offset, duration)
+            first, n_frames = places[piece]
             times = np.arange(samples.start, samples.stop) / sample_rate  # in the recording
-            elapsed = times - sound.start + sound.offset - offset
-            frame = (elapsed * (n_frames / duration)).astype(np.int32)
+            elapsed = times - sound.start + sound.offset - piece.offset
+            frame = (elapsed * (n_frames / piece.duration) + 1e-6).astype(np.int32)
             timeline[samples] = first + frame.clip(0, n_frames - 1)
-        return timeline
+        timelines.append(timeline)
+    return timelines, rows
 
-    def _rows_of(self, path: str, offset: float, duration: float) -> tuple[int, int]:
-        """First row and number of rows of a piece."""
-        piece = sound_digest(path), offset, duration
-        if piece not in self.known:
-            frames = self._frames(Path(path), *piece)
-            self.known[piece] = self.n_rows, len(frames)
-            self.pieces.append(frames)
-            self.n_rows += len(frames)
-        return self.known[piece]
 
-    def _frames(self, path: Path, content: str, offset: float, duration: float) -> np.ndarray:
-        feature = self.feature
-        key = {
-            "feature": feature.name,
-            "version": feature.version,
-            "arguments": feature.key,
-            "sound": content,
-            "offset": offset,
-            "duration": duration,
-        }
+def _sound_rows(
+    feature: SoundFeature, files: Mapping[Piece, Path]
+) -> tuple[np.ndarray, dict[Piece, tuple[int, int]]]:
+    """Rows of all pieces; and of each the first row and how many there are."""
+    places, n_rows = {}, 1
+    for piece, file in files.items():
+        n_frames = len(np.load(file, "r"))
+        places[piece] = n_rows, n_frames
+        n_rows += n_frames
+    rows = np.empty((n_rows, feature.dimension), dtype=np.float32)
+    rows[:1] = _default_row(feature)
+    for piece, file in files.items():
+        first, n_frames = places[piece]
+        rows[first : first + n_frames] = np.load(file)
+    return rows, places
 
-        def build(folder: Path) -> None:
-            sound = read_sound(path, offset, duration, feature.input_rate)
-            try:
-                frames = feature.frames(sound)
-            except DataError as error:
-                raise DataError(f"{feature.name} of {path} at {offset} s: {error}") from error
-            np.save(folder / FRAMES, frames.astype(np.float32))
 
-        label = f"{feature.name}-{path.stem}-{offset:.3f}"
-        return np.load(self.cache.entry("features", key, build, label) / FRAMES)
+def _piece(sound: Any) -> Piece | None:
+    """What a sound event plays, in whole milliseconds; None if it is too short."""
+    offset, duration = _whole_milliseconds(sound.offset, sound.duration)
+    if duration < SHORTEST_PIECE:
+        return None
+    return Piece(sound_digest(sound.filepath), offset, duration, Path(sound.filepath))
 
 
 def _whole_milliseconds(offset: float, duration: float) -> tuple[float, float]:
@@ -170,11 +159,19 @@ def _event_timelines(
     events: Sequence[pd.DataFrame],
     n_samples: Sequence[int],
     sample_rate: float,
+    cache: Cache,
 ) -> tuple[list[np.ndarray], np.ndarray]:
     """Timelines, and rows of a feature with one value per event; equal values share one."""
-    values = feature.values(pd.concat(events, ignore_index=True)).astype(np.float32)
-    distinct, row_of_event = np.unique(values, axis=0, return_inverse=True)
-    row_of_event = row_of_event.reshape(-1) + 1
+    together = pd.concat(events, ignore_index=True)
+    columns = [column for column in feature.columns if column in together]
+    alike: np.ndarray = np.arange(len(together))
+    if columns:
+        alike = together.groupby(columns, dropna=False, sort=False).ngroup().to_numpy()
+        together = together[~pd.Series(alike).duplicated()]
+    values = _event_values(feature, together, columns, cache)
+    feature.dimension = values.shape[1]
+    distinct, row = np.unique(values, axis=0, return_inverse=True)
+    row_of_event = row.reshape(-1)[alike] + 1
     timelines, first = [], 0
     for table, n in zip(events, n_samples, strict=True):
         timeline = np.zeros(n, dtype=np.int32)
@@ -185,6 +182,23 @@ def _event_timelines(
         timelines.append(timeline)
         first += len(table)
     return timelines, np.concatenate([_default_row(feature), distinct])
+
+
+def _event_values(
+    feature: EventFeature, events: pd.DataFrame, columns: Sequence[str], cache: Cache
+) -> np.ndarray:
+    """Values [n, F] of distinct events, from the cache if the feature wants them kept there."""
+    about = feature.cache_key(events) if columns else None
+    if about is None:
+        return feature.values(events).astype(np.float32)
+    content = [events[column].astype(str).tolist() for column in columns]
+    key = {"feature": feature.name, "version": feature.version, "arguments": about}
+
+    def build(folder: Path) -> None:
+        np.save(folder / VALUES, feature.values(events).astype(np.float32))
+
+    key |= {"columns": list(columns), "events": digest(content)}
+    return np.load(cache.entry("features", key, build, feature.name) / VALUES)
 
 
 def _spans(events: pd.DataFrame, n_samples: int, sample_rate: float) -> Iterable[tuple[Any, slice]]:

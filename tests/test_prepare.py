@@ -138,6 +138,7 @@ def test_script_writes_a_table_and_fails_if_a_recording_does(
     assert script.main(["selections=[bids]", *study, rest, f"out={tmp_path / 'out'}"]) == 0
 
 
+@pytest.mark.slow
 def test_processes_find_the_same_as_one_after_the_other(study: list[str], tmp_path: Path) -> None:
     config = compose(["bids"], study)
     names = [str(recording) for recording in Preparer(config).recordings]
@@ -149,6 +150,7 @@ def test_processes_find_the_same_as_one_after_the_other(study: list[str], tmp_pa
     assert shared == files_of(tmp_path / "alone")
 
 
+@pytest.mark.slow
 def test_lost_task_of_a_job_array_is_a_reason_for_its_own_recordings(
     study: list[str], tmp_path: Path
 ) -> None:
@@ -230,6 +232,7 @@ def _prepare_cold(barrier: Barrier, config: Config, results: Any, log: Path) -> 
     results.put((digest([data, tables]), [outcome.reason for outcome in outcomes]))
 
 
+@pytest.mark.slow
 def test_eight_cold_processes_prepare_once_and_agree(tmp_path: Path) -> None:
     config = compose(["fake"], [*FAKE, f"cache={tmp_path / 'shared'}"])
     log = tmp_path / "built.txt"

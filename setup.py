@@ -23,6 +23,7 @@ REQUIRED = [
     "pandas>=3.1,<4",
     "psutil>=7.2,<8",
     "pyarrow>=26,<27",  # pandas reads and writes the event tables with it
+    "requests>=2.34,<3",
     "scipy>=1.17,<2",
     "soundfile>=0.14,<1",
     "submitit>=1.5.4,<2",
@@ -35,6 +36,7 @@ REQUIRED = [
 EXTRAS = {
     "dev": [
         "beartype>=0.23,<1",
+        "cheroot>=11.1,<12",  # serves WebDAV in the tests
         "codespell>=2.4,<3",
         "hypothesis>=6.170,<7",
         "import-linter>=2.16,<3",
@@ -49,6 +51,7 @@ EXTRAS = {
         "pytest-xdist>=3.8,<4",
         "ruff>=0.17,<0.18",
         "types-tqdm>=4.70,<5",
+        "wsgidav>=4.4,<5",
     ],
     "audio": ["librosa>=0.11,<1"],
     "text": ["spacy>=3.8.18,<4", "wordfreq>=3.1,<4"],

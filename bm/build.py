@@ -60,10 +60,7 @@ def build_recordings(config: Config) -> list[Recording]:
     ValueError : a selection doesn't exist.
     """
     dset, cache = config.dset, Cache(to_absolute_path(config.cache))
-    per_selection = []
-    for name in dset.selections:
-        check_choice("dset.selections", name, config.selections)
-        per_selection.append(list(from_selection(_selection(config, name), cache)))
+    per_selection = [list(from_selection(one, cache)) for one in build_selections(config)]
     recordings = [
         recording
         for group in itertools.zip_longest(*per_selection)
@@ -75,6 +72,18 @@ def build_recordings(config: Config) -> list[Recording]:
     recordings = recordings[dset.skip_recordings :][: dset.n_recordings]
     subjects = sorted({(one.study, one.subject_uid) for one in recordings})[: dset.n_subjects]
     return [one for one in recordings if (one.study, one.subject_uid) in subjects]
+
+
+def build_selections(config: Config) -> list[dict[str, Any]]:
+    """Selections of the experiment, each with the path of its study.
+
+    Raises
+    ------
+    ValueError : a selection doesn't exist.
+    """
+    for name in config.dset.selections:
+        check_choice("dset.selections", name, config.selections)
+    return [_selection(config, name) for name in config.dset.selections]
 
 
 def build_data(config: Config, device: str) -> Data:

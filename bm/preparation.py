@@ -1,22 +1,27 @@
 """Prepare recordings before anything is trained, so that training finds all it needs in the cache.
 
-Enters: a configuration. Leaves: signals, events and features in the cache; and for each recording
-whether it can be used, or why not. One recording is in memory at a time.
+Enters: a configuration. Leaves: the studies' files where they belong; signals, events and features
+in the cache; and for each recording whether it can be used, or why not. One recording is in memory
+at a time.
 """
 
+import logging
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dora import to_absolute_path
 
-from bm.build import build_features, build_recordings, build_rules
+from bm.build import build_features, build_recordings, build_rules, build_selections
 from bm.config import Config
 from bm.core.cache import Cache
 from bm.core.messages import DataError
 from bm.core.progress import progress
 from bm.features import build_table
 from bm.segments.prepare import prepare_one
+from bm.studies.download import DownloadError, download_selection
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,23 @@ class Preparer:
         for feature in self._features:
             if (item.events["kind"] == feature.event_kind).any():  # others may have such events
                 build_table(feature, [item.events], [n_samples], rate, self._cache)
+
+
+def download_studies(config: Config) -> None:
+    """Download what the selections need and what isn't there.
+
+    Raises
+    ------
+    DownloadError : something can't be had and ``dset.on_bad_recording=error``; otherwise that is
+        logged, and what is there is used.
+    """
+    for selection in build_selections(config):
+        try:
+            download_selection(selection)
+        except DownloadError as error:
+            if config.dset.on_bad_recording == "error":
+                raise
+            logger.error("%s", error)
 
 
 def prepare_recordings(config: Config, indices: Iterable[int] | None = None) -> list[Outcome]:

@@ -22,7 +22,7 @@ from bm.config import (
     provenance,
 )
 from bm.core.messages import DataError
-from bm.preparation import prepare_recordings, summary
+from bm.preparation import download_studies, prepare_recordings, summary
 
 logger = logging.getLogger(__name__)
 
@@ -67,6 +67,7 @@ def main(cfg: DictConfig) -> None:
     origin = log_configuration(config)
     if config.show:
         return
+    download_studies(config)
     if config.download_only:
         outcomes = prepare_recordings(config)
         logger.info("In %s: %s", config.cache, summary(outcomes))

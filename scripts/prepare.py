@@ -1,9 +1,10 @@
-"""Prepare recordings ahead of training: signals, events and features go into the cache.
+"""Prepare recordings ahead of training: download what is missing, and fill the cache.
 
 Usage: python -m scripts.prepare 'selections=[NAME,...]' [OPTION=VALUE ...]
 
-A recording that can't be used is named with its reason, and the others go on. What is in the cache
-is not made again: after a fault was mended, the same command does the rest.
+Signals, events and features go into the cache. A recording that can't be used is named with its
+reason, and the others go on. What is in the cache is not made again: after a fault was mended, the
+same command does the rest.
 
 Options:
   n_processes=N     recordings prepared at a time on this machine (1)
@@ -42,7 +43,7 @@ import torch
 from bm.config import Config
 from bm.core.messages import DataError
 from bm.core.progress import progress
-from bm.preparation import Outcome, Preparer, prepare_recordings, summary
+from bm.preparation import Outcome, Preparer, download_studies, prepare_recordings, summary
 from scripts.options import UsageError, compose, read_options
 
 TABLE = "prepared.csv"
@@ -78,7 +79,9 @@ def main(arguments: Sequence[str]) -> int:
     try:
         options, overrides = read_options(Options, arguments)
         _check(options)
-        outcomes = prepare(options, compose(options.selections, overrides))
+        config = compose(options.selections, overrides)
+        download_studies(config)
+        outcomes = prepare(options, config)
     except (DataError, OSError) as error:
         print(error, file=sys.stderr)
         return 1

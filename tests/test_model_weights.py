@@ -117,11 +117,17 @@ def test_identity_is_that_of_the_content(hub_cache, copied, model, tmp_path):
 
 @pytest.fixture
 def hub(model) -> Iterator[str]:
-    """A hub with one model, on this machine; its weights are in PyTorch's format."""
+    """A hub on this machine, with one model in the format of the published XLSR-53."""
     files = {path.name: path.read_bytes() for path in model.glob("*.json")}
-    weights = io.BytesIO()
-    torch.save(AutoModel.from_pretrained(model).state_dict(), weights)
-    files["pytorch_model.bin"] = weights.getvalue()
+    weights = {"quantizer.codevectors": torch.zeros(1, 4, 2)}  # for training only
+    for name, values in AutoModel.from_pretrained(model).state_dict().items():
+        old = name.replace("parametrizations.weight.original0", "weight_g")
+        old = old.replace("parametrizations.weight.original1", "weight_v")
+        weights[f"wav2vec2.{old}"] = values
+    assert sum(name.endswith(("weight_g", "weight_v")) for name in weights) == 2
+    file = io.BytesIO()
+    torch.save(weights, file)
+    files["pytorch_model.bin"] = file.getvalue()
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:

@@ -126,7 +126,7 @@ def test_checkpoint_is_plain_and_self_contained(uninterrupted: Experiment) -> No
     assert state["features"] == [{"name": "MelSpectrum", "dimension": 16}]
     assert state["scaler"]["centre"].shape == (2, 16)
     assert state["layouts"].shape[1:] == (16, 2)
-    assert state["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert state["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
 
 
 def test_a_finished_run_starts_no_epoch(uninterrupted: Experiment) -> None:

@@ -1,6 +1,5 @@
 """The only factory: from a configuration to recordings, features, segments, models and a solver."""
 
-import inspect
 import itertools
 import logging
 import random
@@ -16,6 +15,7 @@ from dora import to_absolute_path
 from torch import nn
 
 from bm import __version__
+from bm.build_models import build_models
 from bm.checkpoint import CHECKPOINT
 from bm.config import Config, DsetConfig, to_dict
 from bm.core.cache import Cache
@@ -23,8 +23,6 @@ from bm.core.layout import NO_POSITION
 from bm.core.messages import DataError, check_choice
 from bm.features import Feature, build_table, make_features
 from bm.losses import ClipLoss, RegressionLoss
-from bm.models import SimpleConv
-from bm.models.deepmel import DeepMel
 from bm.recordings import Recording
 from bm.scaling import BatchScaler
 from bm.segments import SignalStore, Splits, WindowRule, build_splits, prepare
@@ -133,37 +131,6 @@ def build_windows(dset: DsetConfig) -> dict[str, WindowRule]:
     train = _from_fields(WindowRule, dset)
     test = {name: value for name, value in vars(dset.test).items() if value is not None}
     return {"train": train, "valid": train, "test": replace(train, **test)}
-
-
-def build_models(config: Config, n_sensors: int, n_features: int, n_subjects: int) -> nn.ModuleDict:
-    """Brain encoder ("meg") and, if configured, a model of the features ("features")."""
-    torch.manual_seed(config.seed)
-    models = nn.ModuleDict()
-    if config.feature_model_name == "deep_mel":
-        params = dict(config.feature_model_params)
-        allowed = inspect.signature(DeepMel).parameters
-        for name in params:
-            check_choice("feature_model_params", name, allowed)
-        models["features"] = DeepMel(n_features, **params)
-        n_features = params["n_out_channels"]
-    options = {
-        name: value
-        for name, value in vars(config.simpleconv).items()
-        if name in inspect.signature(SimpleConv).parameters and name != "hidden"
-    }
-    hidden = config.simpleconv.hidden.meg
-    if hidden is None:
-        raise ValueError(
-            "simpleconv.hidden.meg isn't set: how many channels should the encoder have?"
-        )
-    n_room = config.override_n_subjects_model or n_subjects
-    if n_room < n_subjects:
-        raise ValueError(
-            f"override_n_subjects_model={n_room}, but there are {n_subjects} subjects: make it at "
-            "least that, or null."
-        )
-    models["meg"] = SimpleConv(n_sensors, n_features, n_room, hidden, **options)
-    return models
 
 
 def build_solver(

@@ -1,5 +1,6 @@
 """Brain encoders: pure torch, `[B, C, T]` in, `[B, F, T]` out."""
 
+from bm.models.deepmel import DeepMel
 from bm.models.simpleconv import SimpleConv
 
-__all__ = ["SimpleConv"]
+__all__ = ["DeepMel", "SimpleConv"]

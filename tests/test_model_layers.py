@@ -1,0 +1,90 @@
+"""Layers of the encoders: subjects, and the stack of dilated convolutions."""
+
+import numpy as np
+import pytest
+import torch
+from small_models import CLIP_CONV, make_layouts
+from torch import nn
+
+from bm.models import SimpleConv
+from bm.models.layers import ConvSequence, SubjectEmbedding, SubjectLayers
+
+
+def test_each_segment_goes_through_the_matrix_of_its_subject():
+    torch.manual_seed(0)
+    layers = SubjectLayers(4, 6, 3)
+    x, subjects = torch.randn(5, 4, 7), torch.tensor([2, 0, 0, 1, 2])
+    y = layers(x, subjects).detach().numpy()
+    for index, subject in enumerate(subjects.tolist()):
+        matrix = layers.weights[subject].detach().numpy()
+        for time in range(7):
+            expected = matrix.T @ x[index, :, time].numpy()
+            np.testing.assert_allclose(y[index, :, time], expected, rtol=1e-4, atol=1e-5)
+    before = layers(x, subjects)
+    with torch.no_grad():
+        layers.weights[1] += 1
+    changed = (layers(x, subjects) != before).any(dim=2).any(dim=1)
+    assert changed.tolist() == [False, False, False, True, False]
+
+
+def test_subject_layers_begin_random_or_as_identity():
+    torch.manual_seed(0)
+    assert SubjectLayers(270, 270, 5).weights.std().item() == pytest.approx(270**-0.5, rel=0.01)
+    x = torch.randn(2, 6, 5)
+    assert torch.equal(SubjectLayers(6, 6, 3, init_identity=True)(x, torch.tensor([0, 2])), x)
+    with pytest.raises(ValueError, match="identity from 6 to 4"):
+        SubjectLayers(6, 4, 3, init_identity=True)
+
+
+def test_scale_of_the_embedding_changes_its_learning_and_not_its_start():
+    x, subjects = torch.randn(2, 3, 5), torch.tensor([1, 0])
+    outputs, gradients = [], []
+    for scale in (1.0, 10.0):
+        torch.manual_seed(0)
+        layer = SubjectEmbedding(2, 4, scale)
+        output = layer(x, subjects)
+        output.sum().backward()
+        outputs.append(output)
+        gradients.append(layer.embedding.weight.grad)
+    assert outputs[0].shape == (2, 7, 5)
+    assert torch.equal(outputs[0][:, :3], x)
+    torch.testing.assert_close(outputs[0], outputs[1])
+    torch.testing.assert_close(10 * gradients[0], gradients[1])
+
+
+def test_receptive_field_is_135_samples():
+    torch.manual_seed(0)
+    model = SimpleConv(9, 4, 2, **CLIP_CONV).double().eval()
+    layouts = make_layouts(1, 9).double()
+    meg = torch.randn(1, 9, 343, dtype=torch.float64, requires_grad=True)
+    model(meg, torch.zeros(1).long(), layouts, torch.zeros(1).long())[..., 171].sum().backward()
+    seen = (meg.grad != 0).any(dim=1)[0].nonzero()[:, 0]
+    assert (seen.min().item(), seen.max().item()) == (171 - 67, 171 + 67)
+    assert len(seen) == 135
+
+
+def test_convolutions_are_those_of_the_recipe():
+    torch.manual_seed(0)
+    stack = ConvSequence([3, 5, 5, 5], nn.GELU, 3, 2, 2, True, True, 2, 1).eval()
+    x = torch.randn(2, 3, 20)
+    y = x
+    for layer, dilation in enumerate((1, 2, 1)):
+        convolution, norm = stack.sequence[layer][0], stack.sequence[layer][1]
+        z = nn.functional.conv1d(
+            y, convolution.weight, convolution.bias, padding=dilation, dilation=dilation
+        )
+        z = nn.functional.gelu(norm(z))
+        y = z if layer == 0 else y + z  # the first one changes the number of channels
+        if layer == 1:
+            gate = stack.glus["1"][0]
+            a, b = nn.functional.conv1d(y, gate.weight, gate.bias, padding=1).chunk(2, dim=1)
+            y = a * b.sigmoid()
+    torch.testing.assert_close(stack(x), y)
+
+
+def test_last_layer_without_activation_is_a_convolution_alone():
+    stack = ConvSequence([3, 5, 4], nn.ReLU, activation_on_last=False, dropout=0.5)
+    assert [type(part).__name__ for part in stack.sequence[0]] == [
+        "Conv1d", "BatchNorm1d", "ReLU", "Dropout"
+    ]  # fmt: skip
+    assert [type(part).__name__ for part in stack.sequence[1]] == ["Conv1d"]

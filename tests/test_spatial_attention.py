@@ -1,0 +1,147 @@
+"""Spatial attention: the formula, masked sensors, layouts side by side, dropout."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from small_models import CLIP_CONV, make_layouts, run
+
+from bm.core.layout import NO_POSITION
+from bm.models import SimpleConv
+from bm.models.merger import FourierEmbedding, SpatialAttention
+
+
+def reference_attention(heads: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Weights [n_virtual, C] from the formula, number by number, in double precision."""
+    n = math.isqrt(heads.shape[1] // 2)
+    period = 1 + 2 * 0.2
+    scores = np.full((len(heads), len(positions)), -np.inf)
+    for sensor, (x, y) in enumerate(positions):
+        if x < 0 and y < 0:
+            continue
+        phases = [
+            2 * math.pi * (i * (float(x) + 0.2) + j * (float(y) + 0.2)) / period
+            for i, j in itertools.product(range(n), range(n))
+        ]
+        waves = [math.cos(phase) for phase in phases] + [math.sin(phase) for phase in phases]
+        for head in range(len(heads)):
+            scores[head, sensor] = sum(
+                float(a) * b for a, b in zip(heads[head], waves, strict=True)
+            )
+    weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return weights / weights.sum(axis=1, keepdims=True)
+
+
+def test_attention_is_that_of_the_formula():
+    torch.manual_seed(0)
+    attention = SpatialAttention(5, 72).double().eval()
+    layouts = make_layouts(2, 11).double()
+    meg = torch.randn(2, 11, 7, dtype=torch.float64)
+    with torch.no_grad():
+        attention.heads *= 5  # far from uniform
+        weights = attention.attention(layouts).numpy()
+        mixed = attention(meg, layouts, torch.tensor([1, 0])).numpy()
+    for layout in range(2):
+        expected = reference_attention(attention.heads.detach().numpy(), layouts[layout].numpy())
+        np.testing.assert_allclose(weights[layout], expected, atol=1e-12)
+        assert expected.max() > 0.5
+        np.testing.assert_allclose(
+            mixed[1 - layout], expected @ meg[1 - layout].numpy(), atol=1e-12
+        )
+
+
+def test_embedding_of_a_position_has_the_published_size_and_period():
+    embedding = FourierEmbedding(2048)
+    positions = torch.rand(6, 2, dtype=torch.float64)
+    assert embedding(positions).shape == (6, 2048)
+    torch.testing.assert_close(embedding(positions + 1.4), embedding(positions))
+    assert (embedding(positions + 1.0) - embedding(positions)).norm() > 1  # borders differ
+    torch.testing.assert_close(
+        embedding(positions).square().sum(dim=1), torch.full((6,), 1024.0, dtype=torch.float64)
+    )
+
+
+def test_heads_begin_small_and_random():
+    torch.manual_seed(0)
+    heads = SpatialAttention(270, 2048).heads
+    assert heads.std().item() == pytest.approx(2048**-0.5, rel=0.01)
+    assert abs(heads.mean().item()) < 1e-3
+
+
+def test_sensor_without_position_has_no_weight_and_no_influence():
+    torch.manual_seed(0)
+    model = SimpleConv(9, 4, 2, **CLIP_CONV).eval()
+    layouts = make_layouts(2, 9, n_missing=3)
+    weights = model.merger.attention(layouts)
+    assert (weights[:, :, 6:] == 0).all()
+    assert (weights[:, :, :6] > 0).all()
+    torch.testing.assert_close(weights.sum(dim=-1), torch.ones(2, 12))
+    meg = torch.randn(2, 9, 40)
+    other = meg.clone()
+    other[:, 6:] = 1e6
+    indices = torch.arange(2), layouts, torch.arange(2)
+    assert torch.equal(model(meg, *indices), model(other, *indices))
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_layout_without_any_position_gives_nothing_and_no_nan(training):
+    model = SimpleConv(9, 4, 2, **CLIP_CONV).train(training)
+    layouts = torch.cat([make_layouts(1, 9), torch.full((1, 9, 2), NO_POSITION)])
+    assert (model.merger.attention(layouts)[1] == 0).all()
+    output = model(torch.randn(2, 9, 40), torch.arange(2), layouts, torch.arange(2))
+    output.square().sum().backward()
+    assert output.isfinite().all()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+def test_order_of_the_sensors_does_not_matter():
+    torch.manual_seed(0)
+    model = SimpleConv(9, 4, 2, **CLIP_CONV).eval()
+    layouts, meg = make_layouts(1, 9), torch.randn(2, 9, 40)
+    order = torch.randperm(9)
+    subjects, layout = torch.arange(2), torch.zeros(2, dtype=torch.long)
+    torch.testing.assert_close(
+        model(meg[:, order], subjects, layouts[:, order], layout),
+        model(meg, subjects, layouts, layout),
+    )
+
+
+def test_segments_of_several_layouts_and_subjects_come_out_as_alone():
+    torch.manual_seed(0)
+    model = SimpleConv(9, 4, 3, **CLIP_CONV).eval()
+    layouts, meg = make_layouts(3, 9), torch.randn(5, 9, 40)
+    subjects, layout = torch.tensor([2, 0, 1, 0, 2]), torch.tensor([1, 0, 2, 2, 1])
+    together = model(meg, subjects, layouts, layout)
+    for index in range(5):
+        only = layouts[layout[index]][None]
+        alone = model(meg[index][None], subjects[index][None], only, torch.zeros(1).long())
+        torch.testing.assert_close(together[index][None], alone)
+
+
+def test_dropout_leaves_out_the_sensors_near_one_random_point():
+    attention = SpatialAttention(4, 32, dropout=0.3)
+    layouts = make_layouts(2, 40)
+    torch.manual_seed(3)
+    centre = torch.rand(2)
+    torch.manual_seed(3)
+    dropped = (attention.attention(layouts) == 0).all(dim=1)
+    absent = (layouts == NO_POSITION).all(dim=-1)
+    near = (layouts - centre).norm(dim=-1) <= 0.3
+    assert torch.equal(dropped, near | absent)
+    assert 0 < (near & ~absent).sum() < near.numel()
+    assert torch.equal(attention.eval().attention(layouts) == 0, absent[:, None].expand(-1, 4, -1))
+    attention = SpatialAttention(4, 32, dropout=0.0)
+    assert torch.equal(attention.attention(layouts) == 0, absent[:, None].expand(-1, 4, -1))
+
+
+def test_dropout_of_every_sensor_is_no_dropout():
+    model = SimpleConv(9, 4, 2, **{**CLIP_CONV, "merger_dropout": 2.0}).train()
+    layouts = make_layouts(1, 9)
+    weights = model.merger.attention(layouts)
+    assert torch.equal(weights, model.merger.eval().attention(layouts))
+    output = run(model.train())
+    output.square().sum().backward()
+    assert output.isfinite().all()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())

@@ -31,3 +31,43 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise ValueError(f"{path} isn't a checkpoint of this version of bm (format {FORMAT}).")
     return state
+
+
+def check_same_data(path: Path, state: dict[str, Any], here: dict[str, Any]) -> None:
+    """Check that a checkpoint was trained on the recordings and subjects that are here.
+
+    Where it doesn't name them, because it was imported, their numbers must agree: recordings by
+    their scales, subjects by the weights that they have of their own.
+
+    Parameters
+    ----------
+    path : of the checkpoint.
+    state : its content.
+    here : state of the solver that is to take it.
+
+    Raises
+    ------
+    ValueError : they are others.
+    """
+    if state["recordings"] is not None:
+        if state["recordings"] != here["recordings"]:
+            raise ValueError(
+                f"{path} was trained on {len(state['recordings'])} recordings, but "
+                f"{len(here['recordings'])} (or others) are here now. Bring the data back, or "
+                "start anew with dora run --clear."
+            )
+        return
+    old, new = state["scaler"]["centre"], here["scaler"]["centre"]
+    if old.shape != new.shape:
+        raise ValueError(
+            f"{path} was trained on {old.shape[0]} recordings of up to {old.shape[1]} sensors, but "
+            f"{new.shape[0]} of up to {new.shape[1]} are here now. It was imported, so they are "
+            "known by their order alone: all that it was trained on must be there."
+        )
+    for name, weight in here["models"].items():
+        known = state["models"].get(name)
+        if known is not None and known.shape != weight.shape:
+            raise ValueError(
+                f"{path}: {name} has the shape {tuple(known.shape)}, but the data that are here "
+                f"need {tuple(weight.shape)}. Are all subjects there that it was trained on?"
+            )

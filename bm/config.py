@@ -109,8 +109,28 @@ def from_hydra(cfg: DictConfig) -> Config:
     for section in ("dora", "hydra"):
         values.pop(section, None)
     config = from_dict(values)
-    _check(config)
+    check(config)
     return config
+
+
+def check(config: Config) -> None:
+    """Check what types can't say: choices, and published keys that must keep their default.
+
+    Raises
+    ------
+    ConfigError : a value isn't available.
+    """
+    leaves, defaults = flatten(to_dict(config)), default_leaves()
+    for key, allowed in CHOICES.items():
+        if leaves[key] not in allowed:
+            raise ConfigError(
+                f"{key}={leaves[key]!r} isn't available. {did_you_mean(leaves[key], allowed)}"
+            )
+    for key, value in leaves.items():
+        for retired, reason in UNSUPPORTED.items():
+            if _is_within(key, retired) and (key not in defaults or value != defaults[key]):
+                default = f" Leave it at {defaults[key]!r}." if key in defaults else ""
+                raise ConfigError(f"{key}={value!r} has no effect in bm: {reason}.{default}")
 
 
 def from_dict(values: Mapping[Any, Any]) -> Config:
@@ -212,20 +232,6 @@ def _first_within(group: str, leaves: Mapping[str, Any]) -> str:
 
 def _is_within(key: str, group: str) -> bool:
     return key == group or key.startswith(f"{group}.")
-
-
-def _check(config: Config) -> None:
-    leaves, defaults = flatten(to_dict(config)), default_leaves()
-    for key, allowed in CHOICES.items():
-        if leaves[key] not in allowed:
-            raise ConfigError(
-                f"{key}={leaves[key]!r} isn't available. {did_you_mean(leaves[key], allowed)}"
-            )
-    for key, value in leaves.items():
-        for retired, reason in UNSUPPORTED.items():
-            if _is_within(key, retired) and (key not in defaults or value != defaults[key]):
-                default = f" Leave it at {defaults[key]!r}." if key in defaults else ""
-                raise ConfigError(f"{key}={value!r} has no effect in bm: {reason}.{default}")
 
 
 def _build(kind: Any, values: Any, where: str) -> Any:

@@ -60,5 +60,5 @@ def get_solver_from_checkpoint(path: str | Path) -> Solver:
     path = Path(path).absolute()
     path = path / CHECKPOINT if path.is_dir() else path
     solver = build_solver(from_dict(read_checkpoint(path)["config"]), path.parent)
-    solver.restore()
+    solver.restore(path)
     return solver

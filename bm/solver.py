@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bm.checkpoint import CHECKPOINT, read_checkpoint, write_checkpoint
+from bm.checkpoint import CHECKPOINT, check_same_data, read_checkpoint, write_checkpoint
 from bm.core.progress import progress
 from bm.evaluation import Prediction, Retrieval, retrieve
 from bm.evaluation.words import word_accuracy
@@ -273,26 +273,26 @@ class Solver:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_checkpoint(self.folder / CHECKPOINT, self.state_dict())
 
-    def restore(self) -> bool:
-        """Load the checkpoint of this experiment if there is one; returns whether there was."""
-        if self.folder is None or not (self.folder / CHECKPOINT).exists():
+    def restore(self, path: Path | None = None) -> bool:
+        """Load this experiment's checkpoint, or that at `path`; returns whether there was one."""
+        path = path or (self.folder and self.folder / CHECKPOINT)
+        if path is None or not path.exists():
             return False
-        state = read_checkpoint(self.folder / CHECKPOINT)
-        if state["recordings"] != self.splits.recordings:
-            raise ValueError(
-                f"{self.folder / CHECKPOINT} was trained on {len(state['recordings'])} recordings, "
-                f"but {len(self.splits.recordings)} (or others) are here now. Bring the data back, "
-                "or start anew with dora run --clear."
-            )
+        state = read_checkpoint(path)
+        check_same_data(path, state, self.state_dict())
         self.models.load_state_dict(state["models"])
-        self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
+        if state["optimizer"] is None:
+            logger.info("%s holds no state of the optimizer: training would begin anew.", path)
+        else:
+            self.optimizer.load_state_dict(state["optimizer"])
         self.best_state = state["best_state"]
         self.history = state["history"]
         self.best_loss, self.best_epoch = state["best_loss"], state["best_epoch"]
         self.tested_epoch = state["tested_epoch"]
-        self.about = {key: state[key] for key in self.about}
-        logger.info("Resumed after epoch %d from %s.", len(self.history), self.folder / CHECKPOINT)
+        known = {key: state[key] for key in self.about if state.get(key) is not None}
+        self.about = {**self.about, **known}
+        logger.info("Resumed after epoch %d from %s.", len(self.history), path)
         return True
 
     def start_from(self, path: Path, best: bool = True) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from fixtures.published import write_published
+from small_models import CLIP_CONV
 from torch import Tensor
 
 from bm import play
@@ -107,11 +108,7 @@ def test_imported_model_gives_the_published_output(golden, golden_file):
     state = import_published(golden_file)
     options = from_dict(state["config"]).simpleconv
     assert (options.depth, options.merger_channels, options.hidden.meg) == (10, 12, 16)
-    model = SimpleConv(
-        20, 8, 3, 16, depth=10, kernel_size=3, dilation_period=5, skip=True, glu=2, glu_context=1,
-        batch_norm=True, gelu=True, merger=True, merger_channels=12, merger_pos_dim=32,
-        initial_linear=12, subject_layers=True, subject_dim=0, complex_out=True,
-    ).eval()  # fmt: skip
+    model = SimpleConv(20, 8, 3, **CLIP_CONV).eval()
     best = {name.removeprefix("meg."): value for name, value in state["best_state"].items()}
     model.load_state_dict(best, strict=True)
     with torch.no_grad():

@@ -5,6 +5,7 @@ import pytest
 import torch
 from small_models import CLIP_CONV, shapes_of
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from bm.build_models import build_models
 from bm.config import from_hydra
@@ -41,6 +42,22 @@ def test_default_configuration_builds_an_encoder_of_the_published_size(
     models = build_models(from_hydra(main.get_xp([]).cfg), n_sensors, 1024, n_subjects)
     assert list(models) == ["meg"]
     assert sum(parameter.numel() for parameter in models.parameters()) == n_parameters
+
+
+@pytest.mark.parametrize("n_segments", [1, 4])
+def test_forward_and_backward_cost_what_the_published_model_costs(n_segments):
+    model = build_models(from_hydra(main.get_xp([]).cfg), 208, 1024, 27)["meg"]
+    meg, index = torch.randn(n_segments, 208, 343), torch.zeros(n_segments, dtype=torch.long)
+    with FlopCounterMode(display=False) as forward:
+        model(meg, index, torch.rand(1, 208, 2), index)
+    with FlopCounterMode(display=False) as both:
+        model(meg, index, torch.rand(1, 208, 2), index).sum().backward()
+    costs = [counter.get_total_flops() / n_segments for counter in (forward, both)]
+    published = [5.14e9, 15.15e9]
+    if n_segments == 1:
+        assert costs == pytest.approx(published, rel=0.001)
+    else:  # attention is computed once for all that share a layout
+        assert all(0.95 < cost / old < 0.99 for cost, old in zip(costs, published, strict=True))
 
 
 def conv_block(place: str, n_in: int, n_out: int) -> dict[str, tuple[int, ...]]:

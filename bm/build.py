@@ -14,7 +14,7 @@ import torch
 from dora import to_absolute_path
 from torch import nn
 
-from bm import __version__
+from bm import __version__, distrib
 from bm.build_models import build_models
 from bm.checkpoint import CHECKPOINT
 from bm.config import Config, DsetConfig, to_dict
@@ -152,8 +152,15 @@ def build_solver(
     data = build_data(config, device)
     splits, train = data.splits, data.splits.datasets["train"]
     _check_positions(config, splits)
+    if config.optim.negatives_scope == "all" and config.optim.loss != "clip":
+        raise ValueError(
+            "optim.negatives_scope=all is for the contrastive loss: "
+            f"optim.loss={config.optim.loss} has no negatives."
+        )
     models = build_models(config, train.store.n_sensors, train.n_features, len(splits.subjects))
     n_parameters = sum(parameter.numel() for parameter in models.parameters())
+    if config.optim.batch_norm_scope == "all":
+        distrib.synchronise_batch_norm(models)
     logger.info("Model: %s parameters.", f"{n_parameters:,}")
     norm = config.norm
     scaler = BatchScaler(
@@ -201,6 +208,7 @@ def build_training(config: Config, device: str) -> Training:
         eval_every=config.eval_every,
         n_workers=config.num_workers if device != "cpu" else 0,
         mask_loss=config.task.mask_loss,
+        negatives_scope=config.optim.negatives_scope,
         word_top_x=config.test.wer_topx,
         word_negatives=config.test.wer_negatives,
         word_recordings=config.test.wer_recordings,
@@ -211,11 +219,26 @@ def build_training(config: Config, device: str) -> Training:
 
 
 def choose_device(wanted: str) -> str:
-    """The configured device, or the CPU (logged) where there is no such thing."""
+    """The configured device, or the CPU (logged) where there is no such thing.
+
+    Where several processes train one model, "cuda" is the GPU of this process on its machine.
+
+    Raises
+    ------
+    ValueError : there are more processes on this machine than GPUs.
+    """
     if wanted.startswith("cuda") and not torch.cuda.is_available():
         logger.warning("device=%s, but no GPU is available: using the CPU.", wanted)
         return "cpu"
-    return wanted
+    if wanted != "cuda" or distrib.world_size() == 1:
+        return wanted
+    local_rank, n_gpus = distrib.local_rank(), torch.cuda.device_count()
+    if local_rank >= n_gpus:
+        raise ValueError(
+            f"This is process {local_rank + 1} of its machine, which has {n_gpus} GPU(s): start "
+            "as many processes as there are GPUs, or set device=cpu."
+        )
+    return f"cuda:{local_rank}"
 
 
 def describe(config: Config, data: Data, provenance: Provenance) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bm.core.messages import did_you_mean
+from bm.distrib import SCOPES
 from bm.schema import Config, DsetConfig
 from bm.segments.controls import CONTROLS
 from bm.segments.prepare import GROUPINGS
@@ -76,6 +77,8 @@ CHOICES = {
     "optim.name": ("adam",),
     "optim.loss": ("clip", "l1", "mse"),
     "optim.precision": ("fp32", "bf16"),
+    "optim.negatives_scope": SCOPES,
+    "optim.batch_norm_scope": SCOPES,
     "model_name": ("simpleconv",),
     "feature_model_name": (None, "deep_mel"),
     "task.type": ("decode",),

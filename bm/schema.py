@@ -33,6 +33,8 @@ class OptimConfig:
     negatives: int | None = None
     negative_pool_size: int | None = None
     precision: str = "fp32"
+    negatives_scope: str = "rank"
+    batch_norm_scope: str = "rank"
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Train, validate and test; checkpoint every epoch and resume exactly.
 
 All randomness of an epoch follows from the seed and the epoch's number, so a run that was killed
-and restarted goes through the same numbers as one that was not.
+and restarted goes through the same numbers as one that was not. Several processes (`bm.distrib`)
+share each batch and stay alike; the first of them writes.
 """
 
 import logging
@@ -9,65 +10,23 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from bm import distrib
 from bm.checkpoint import CHECKPOINT, check_same_data, read_checkpoint, write_checkpoint
+from bm.core.hashing import digest
 from bm.core.progress import progress
 from bm.evaluation import Prediction, Retrieval, retrieve
 from bm.evaluation.words import word_accuracy
 from bm.scaling import BatchScaler
 from bm.segments import SegmentBatch, SegmentLoader, Splits, align_to_delay
+from bm.training import History, Training
 
 logger = logging.getLogger(__name__)
-
-History = list[dict[str, dict[str, float]]]
-
-
-@dataclass(frozen=True)
-class Training:
-    """How to train.
-
-    Attributes
-    ----------
-    epochs, batch_size, max_batches : at most so many epochs of so many batches (None: all).
-    patience : stop after so many epochs without a lower validation loss.
-    seed : of initial weights, order of segments, dropout.
-    delay : seconds from sound to brain response.
-    sample_rate : Hz.
-    device : "cpu", "cuda", ...
-    precision : "fp32", or "bf16" autocast.
-    eval_every : test the best state every so many epochs if it has changed; always after the last.
-    n_workers : batches prepared ahead.
-    mask_loss : only samples in which a word is heard count.
-    word_top_x, word_negatives, word_recordings : the word monitor, see `bm.evaluation.words`.
-    word_study : the word monitor looks at this study only; None: all.
-    random_estimates : test with noise in place of the estimates (a control).
-    n_prints : progress lines per epoch where the output isn't a terminal.
-    """
-
-    epochs: int
-    batch_size: int
-    sample_rate: float
-    max_batches: int | None = None
-    patience: int = 10
-    seed: int = 2036
-    delay: float = 0.0
-    device: str = "cpu"
-    precision: str = "fp32"
-    eval_every: int = 1
-    n_workers: int = 0
-    mask_loss: bool = False
-    word_top_x: int = 10
-    word_negatives: int = 10_000
-    word_recordings: int = 40
-    word_study: str | None = None
-    random_estimates: bool = False
-    n_prints: int = 5
 
 
 class Solver:
@@ -123,6 +82,7 @@ class Solver:
     def run(self) -> History:
         """Train to the end, from the checkpoint if there is one; returns the history."""
         self.restore()
+        self._check_ranks()
         while not self.is_finished:
             self._run_epoch(len(self.history))
             self.save()
@@ -157,36 +117,42 @@ class Solver:
     def _train(self, epoch: int) -> dict[str, float]:
         self.models.train()
         loader = self._loader("train", self.training.max_batches)
-        total, n_segments = 0.0, 0
+        mean, n_skipped = distrib.Mean(), 0
         bar = progress(
             loader.epoch(epoch), f"epoch {epoch + 1}", "segments", len(loader),
             self.training.batch_size, self.training.n_prints,
         )  # fmt: skip
         for batch in bar:
-            prediction, mask = self._forward(self.scaler(batch))
-            if not len(prediction.row):
+            scaled = self.scaler(batch)
+            of_ranks = distrib.counts(len(scaled))
+            if not all(of_ranks):  # one rank has none left, and all must take the same steps
+                n_skipped += 1
                 continue
-            loss = self.loss(prediction.estimate, prediction.target, mask)
+            prediction, mask = self._forward(scaled)
+            loss = self.loss(prediction.estimate, self._candidates(prediction.target), mask)
             self.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            (loss * (len(scaled) / sum(of_ranks))).backward()
+            distrib.sum_gradients(_parameters(self.optimizer))
             self.optimizer.step()
-            total += loss.item() * len(prediction.row)
-            n_segments += len(prediction.row)
-            bar.set_postfix_str(f"loss {total / n_segments:.3f}", refresh=False)
-        return {"loss": _mean(total, n_segments, f"training (epoch {epoch + 1})")}
+            mean.add(loss.item(), len(scaled))
+            bar.set_postfix_str(f"loss {mean.here:.3f}", refresh=False)
+        distrib.average_statistics(self.models)
+        if n_skipped:
+            logger.warning("%d batches were skipped: too few segments were left.", n_skipped)
+        return {"loss": _mean(mean, f"training (epoch {epoch + 1})")}
 
     @torch.no_grad()
     def _validate(self) -> dict[str, float]:
         """Loss on the validation split: the same batches in every epoch."""
         self.models.eval()
-        total, n_segments = 0.0, 0
+        mean = distrib.Mean()
         for batch in self._loader("valid", self.training.max_batches).epoch(0):
             prediction, mask = self._forward(self.scaler(batch))
+            candidates = self._candidates(prediction.target)
             if len(prediction.row):
-                loss = self.loss(prediction.estimate, prediction.target, mask)
-                total += loss.item() * len(prediction.row)
-                n_segments += len(prediction.row)
-        return {"loss": _mean(total, n_segments, "validation")}
+                loss = self.loss(prediction.estimate, candidates, mask)
+                mean.add(loss.item(), len(prediction.row))
+        return {"loss": _mean(mean, "validation")}
 
     def test(self) -> dict[str, float]:
         """Segment and word accuracy of the best state on the test split."""
@@ -269,7 +235,7 @@ class Solver:
 
     def save(self) -> None:
         """Replace the checkpoint, atomically."""
-        if self.folder is not None:
+        if self.folder is not None and distrib.is_main():
             self.folder.mkdir(parents=True, exist_ok=True)
             write_checkpoint(self.folder / CHECKPOINT, self.state_dict())
 
@@ -311,7 +277,31 @@ class Solver:
             training.seed,
             max_batches,
             training.n_workers,
+            distrib.rank(),
+            distrib.world_size(),
         )
+
+    def _candidates(self, target: Tensor) -> Tensor:
+        """Targets that estimates are held against: their own first, then those of other ranks."""
+        return distrib.with_others(target) if self.training.negatives_scope == "all" else target
+
+    def _check_ranks(self) -> None:
+        """Make sure that all ranks start from the same, and say how they share a batch."""
+        n_ranks, batch_size = distrib.world_size(), self.training.batch_size
+        if n_ranks == 1:
+            return
+        if batch_size < n_ranks:
+            raise ValueError(f"optim.batch_size={batch_size} is too small for {n_ranks} processes.")
+        sizes = [len(dataset) for dataset in self.splits.datasets.values()]
+        weights = [weight.double().sum().item() for weight in self.models.state_dict().values()]
+        begun = [self.splits.recordings, sizes, weights, len(self.history)]
+        distrib.check_alike(digest(begun), "recordings, segments or initial weights")
+        scope = self.training.negatives_scope
+        n_candidates = batch_size if scope == "all" else batch_size // n_ranks
+        logger.info(
+            "Batches of %d are shared by %d processes: %d negatives per estimate "
+            "(optim.negatives_scope=%s).", batch_size, n_ranks, n_candidates - 1, scope,
+        )  # fmt: skip
 
     def _forward(self, batch: SegmentBatch) -> tuple[Prediction, Tensor | None]:
         """Predict a scaled batch; also the mask [B, 1, T] of samples that count, if not all do."""
@@ -331,12 +321,17 @@ class Solver:
         return meg, target
 
 
-def _mean(total: float, n_segments: int, stage: str) -> float:
-    if not n_segments:
+def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
+    """Everything that is trained."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _mean(losses: distrib.Mean, stage: str) -> float:
+    mean = losses.everywhere()
+    if mean is None:
         raise ValueError(
             f"No segments left in {stage}: all were rejected. Is norm.max_scale too low?"
         )
-    mean = total / n_segments
     if not math.isfinite(mean):
         raise FloatingPointError(
             f"The loss became {mean} in {stage}. Try a lower optim.lr, optim.precision=fp32, or "

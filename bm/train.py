@@ -5,13 +5,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import dora
-from dora.distrib import get_distrib_spec
+from dora.distrib import get_distrib_spec, set_distrib_env
 from dora.hydra import HydraMain
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from bm import distrib
 from bm.build import Provenance, build_solver
 from bm.config import (
     CONF,
@@ -56,14 +57,19 @@ def experiment(run: Callable[[DictConfig], None]) -> ExperimentMain:
 
 @experiment
 def main(cfg: DictConfig) -> None:
-    """Train and test the experiment that Dora has opened."""
-    n_processes = get_distrib_spec().world_size
-    if n_processes > 1:
-        raise ValueError(
-            f"Training in {n_processes} processes isn't available yet: run without -d (on SLURM, "
-            "with one GPU)."
-        )
+    """Train and test the experiment that Dora has opened, alone or as one of several processes."""
     config = from_hydra(cfg)
+    if get_distrib_spec().world_size > 1:
+        set_distrib_env()
+        distrib.start()
+    try:
+        run(config)
+    finally:
+        distrib.stop()
+
+
+def run(config: Config) -> None:
+    """What the configuration asks for: show it, fill the cache, or train and test."""
     origin = log_configuration(config)
     if config.show:
         return
@@ -85,7 +91,8 @@ def main(cfg: DictConfig) -> None:
 def log_configuration(config: Config) -> Provenance:
     """Log, and return, every value that differs from the defaults, and where it came from."""
     hydra_config = HydraConfig.get()
-    logging.getLogger("bm").setLevel(logging.DEBUG if config.verbose else logging.INFO)
+    level = logging.DEBUG if config.verbose else logging.INFO
+    logging.getLogger("bm").setLevel(level if distrib.is_main() else logging.WARNING)
     entries = provenance(
         config, list(hydra_config.overrides.task), dict(hydra_config.runtime.choices)
     )

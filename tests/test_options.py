@@ -61,6 +61,8 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "optim.loss": ("mse", {}),
     "optim.max_batches": (3, {}),
     "optim.precision": ("bf16", {}),
+    "optim.negatives_scope": ("all", {}),
+    "optim.batch_norm_scope": ("all", {}),
     "test.wer_negatives": (100, {}),
     "test.wer_topx": (5, {}),
     "test.wer_random": (True, {}),

@@ -1,7 +1,8 @@
 """Retrieval: find the segment that was heard among all unique segments of the test set.
 
 The same function serves training and the evaluation script. Candidates are computed first, then
-estimates are streamed batch by batch: no more than one batch of scores is ever held.
+estimates are streamed batch by batch: no more than one batch of scores is ever held. Several
+processes divide the queries; the candidates are the same for all.
 
 Reference: Défossez et al. 2023, doi:10.1038/s42256-023-00714-5.
 """
@@ -15,6 +16,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from bm import distrib
 from bm.core.messages import DataError
 from bm.evaluation.candidates import MAX_BYTES, Candidates, Predict, Unique
 from bm.metrics import chance, rank_of_truth, top_k_accuracy
@@ -25,6 +27,7 @@ logger = logging.getLogger(__name__)
 KS = (1, 5, 10)
 N_BEST = 5
 N_RESAMPLES = 2000
+OUTCOME = ("row", "candidate", "rank", "probability")
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,7 @@ def retrieve(
     column = np.full(len(unique.first), -1)
     column[candidates.kept] = np.arange(len(candidates))
     truth = torch.from_numpy(column[unique.of_row])
-    found = []
+    found = [torch.empty(0, len(OUTCOME) + 2 * min(N_BEST, len(candidates)), dtype=torch.float64)]
     for batch in batches:
         prediction = predict(batch)
         row = prediction.row.cpu()
@@ -141,11 +144,11 @@ def retrieve(
         if known.any():
             scores = candidates.scores(prediction.estimate[known.to(prediction.estimate.device)])
             found.append(_outcome(scores, truth[row][known], row[known]))
-    if not found:
+    table = _to_table(distrib.gather_rows(torch.cat(found)))
+    if not len(table):
         raise DataError(
             "All segments were rejected: nothing can be retrieved. Is norm.max_scale too low?"
         )
-    table = pd.concat(found, ignore_index=True)
     if len(table) < len(dataset):
         logger.warning(
             "%d of %d segments and %d of %d candidates were rejected, and don't count.",
@@ -158,17 +161,27 @@ def retrieve(
     )
 
 
-def _outcome(scores: Tensor, truth: Tensor, row: Tensor) -> pd.DataFrame:
+def _outcome(scores: Tensor, truth: Tensor, row: Tensor) -> Tensor:
+    """[B, 4 + 2 K] the columns of `OUTCOME`, then the best K candidates and their probabilities."""
     truth = truth.to(scores.device)
     probability = scores.softmax(dim=1)
     best = probability.topk(min(N_BEST, scores.shape[1]), dim=1)
-    return pd.DataFrame(
-        {
-            "row": row.numpy(),
-            "candidate": truth.cpu().numpy(),
-            "rank": rank_of_truth(scores, truth).cpu().numpy(),
-            "probability": probability.gather(1, truth[:, None])[:, 0].cpu().numpy(),
-            "best": best.indices.cpu().tolist(),
-            "best_probability": best.values.cpu().tolist(),
-        }
+    columns = [
+        row[:, None],
+        truth[:, None],
+        rank_of_truth(scores, truth)[:, None],
+        probability.gather(1, truth[:, None]),
+        best.indices,
+        best.values,
+    ]
+    return torch.cat([column.cpu().double() for column in columns], dim=1)
+
+
+def _to_table(found: Tensor) -> pd.DataFrame:
+    """Outcomes [n, 4 + 2 K] as a table, in the order of the split's."""
+    values = found[found[:, 0].argsort()].numpy()
+    table = pd.DataFrame(values[:, : len(OUTCOME)], columns=list(OUTCOME))
+    best, probability = np.split(values[:, len(OUTCOME) :], 2, axis=1)
+    return table.astype({"row": np.int64, "candidate": np.int64}).assign(
+        best=best.astype(np.int64).tolist(), best_probability=probability.tolist()
     )

@@ -10,6 +10,7 @@ every process.
 """
 
 import logging
+import math
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bm import distrib
 from bm.evaluation.candidates import MAX_BYTES, Candidates, Predict, Unique
 from bm.metrics import chance_of_match
 from bm.segments import SegmentBatch, SegmentDataset
@@ -78,17 +80,18 @@ def word_accuracy(
     used = np.unique(np.concatenate([unique.of_row[negatives], unique.of_row[asked]]))
     candidates = Candidates(dataset, unique.first[used], target, batch_size, max_bytes)
     pool = _Pool.of(unique, used[candidates.kept], negatives, words)
-    hits, chances = [], []
+    n_hits, chances = 0, []
     for batch in _only(batches, torch.from_numpy(asked & (pool.truth >= 0))):
         prediction = predict(batch)
         row = prediction.row.cpu().numpy()
         ranks = pool.rank_of_best(candidates.scores(prediction.estimate).cpu(), row)
-        hits.append(ranks <= top_x - 1)
+        n_hits += int((ranks <= top_x - 1).sum())
         chances += [pool.chance(index, top_x) for index in row.tolist()]
-    if not hits:
+    hits, chance, n = distrib.total([n_hits, math.fsum(chances), len(chances)])
+    if not n:
         logger.warning("No word accuracy: all segments were rejected.")
         return {}
-    return {"wer": torch.cat(hits).double().mean().item(), "wer_chance": float(np.mean(chances))}
+    return {"wer": hits / n, "wer_chance": chance / n}
 
 
 @dataclass(frozen=True)

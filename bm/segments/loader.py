@@ -1,7 +1,7 @@
 """Batches of a split, in an order that depends on a seed and the epoch alone."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import torch
@@ -21,6 +21,9 @@ class SegmentLoader:
     seed : order of the segments.
     max_batches : stop after so many; None: all.
     n_workers : batches prepared ahead, each by a thread.
+    rank, n_ranks : this process, of so many that share the segments. Each gets a part of every
+        shuffled batch, and so does the same number of steps; in order, each gets whole batches, the
+        same as a single process would.
     """
 
     def __init__(
@@ -31,6 +34,8 @@ class SegmentLoader:
         seed: int = 0,
         max_batches: int | None = None,
         n_workers: int = 0,
+        rank: int = 0,
+        n_ranks: int = 1,
     ):
         if batch_size < 1:
             raise ValueError(f"optim.batch_size={batch_size} must be at least 1.")
@@ -44,6 +49,8 @@ class SegmentLoader:
         self.seed = seed
         self.max_batches = max_batches
         self.n_workers = n_workers
+        self.rank = rank
+        self.n_ranks = n_ranks
 
     def __len__(self) -> int:
         n_batches = -(-len(self.dataset) // self.batch_size)
@@ -52,14 +59,18 @@ class SegmentLoader:
     def epoch(self, number: int) -> Iterator[SegmentBatch]:
         """Batches of one epoch, shuffled; the same number always gives the same order."""
         generator = torch.Generator().manual_seed(self.seed * 100_003 + number)
-        return self._batches(torch.randperm(len(self.dataset), generator=generator))
+        batches = self._divide(torch.randperm(len(self.dataset), generator=generator))
+        return self._load_all([batch.tensor_split(self.n_ranks)[self.rank] for batch in batches])
 
     def in_order(self) -> Iterator[SegmentBatch]:
         """Batches in the order of the split's table."""
-        return self._batches(torch.arange(len(self.dataset)))
+        batches = self._divide(torch.arange(len(self.dataset)))
+        return self._load_all(batches[self.rank :: self.n_ranks])
 
-    def _batches(self, order: torch.Tensor) -> Iterator[SegmentBatch]:
-        parts = order.split(self.batch_size)[: len(self)]
+    def _divide(self, order: torch.Tensor) -> Sequence[torch.Tensor]:
+        return order.split(self.batch_size)[: len(self)]
+
+    def _load_all(self, parts: Sequence[torch.Tensor]) -> Iterator[SegmentBatch]:
         if not self.n_workers:
             yield from map(self._load, parts)
             return

@@ -1,0 +1,49 @@
+"""How to train: the settings of the solver, and the history that it keeps."""
+
+from dataclasses import dataclass
+
+History = list[dict[str, dict[str, float]]]
+
+
+@dataclass(frozen=True)
+class Training:
+    """How to train.
+
+    Attributes
+    ----------
+    epochs, batch_size, max_batches : at most so many epochs of so many batches (None: all).
+    patience : stop after so many epochs without a lower validation loss.
+    seed : of initial weights, order of segments, dropout.
+    delay : seconds from sound to brain response.
+    sample_rate : Hz.
+    device : "cpu", "cuda", ...
+    precision : "fp32", or "bf16" autocast.
+    eval_every : test the best state every so many epochs if it has changed; always after the last.
+    n_workers : batches prepared ahead.
+    mask_loss : only samples in which a word is heard count.
+    negatives_scope : an estimate's candidates are those of its "rank", or of "all" ranks.
+    word_top_x, word_negatives, word_recordings : the word monitor, see `bm.evaluation.words`.
+    word_study : the word monitor looks at this study only; None: all.
+    random_estimates : test with noise in place of the estimates (a control).
+    n_prints : progress lines per epoch where the output isn't a terminal.
+    """
+
+    epochs: int
+    batch_size: int
+    sample_rate: float
+    max_batches: int | None = None
+    patience: int = 10
+    seed: int = 2036
+    delay: float = 0.0
+    device: str = "cpu"
+    precision: str = "fp32"
+    eval_every: int = 1
+    n_workers: int = 0
+    mask_loss: bool = False
+    negatives_scope: str = "rank"
+    word_top_x: int = 10
+    word_negatives: int = 10_000
+    word_recordings: int = 40
+    word_study: str | None = None
+    random_estimates: bool = False
+    n_prints: int = 5

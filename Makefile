@@ -12,6 +12,9 @@ TESTS ?= tests
 OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_DATASETS_OFFLINE=1
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
+# Threads that wait sleep instead of spinning: on a busy machine, that is several times faster.
+PATIENT := OMP_WAIT_POLICY=passive
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help install check-conf demo test format clean \
@@ -46,7 +49,7 @@ $(STAMP): requirements.txt setup.py
 	@touch $(STAMP)
 
 demo: install ## simulate listeners, train on them, report: the whole way in some minutes
-	@$(BIN)/python -m scripts.demo
+	@$(PATIENT) $(BIN)/python -m scripts.demo
 
 test: install ## run the whole test suite (TESTS=tests/test_cache.py for a part of it)
 	$(OFFLINE) $(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS)

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from bm.core.hashing import digest, file_checksum
 from bm.core.messages import DataError
@@ -75,10 +75,33 @@ class Cache:
             return path
         with self.locked(kind, path.name):
             if not self._is_sound(path):  # nobody built it while this process waited
-                self._set_aside(path)
                 self._build(path, dict(key), build)
-        self._verified.add(path)
         return path
+
+    def claim(self, kind: str, key: Mapping[str, Any], label: str = "") -> "Claim | None":
+        """The right to build the entry for `key`; None if it is there, or another process has it.
+
+        For work that several processes share: what one has claimed the others leave out. Hold no
+        claim while waiting for another process (`wait`).
+        """
+        path = self._path(kind, key, label)
+        if self._is_sound(path):
+            return None
+        with self._explaining():
+            lock = self._lock(kind, path.name)
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                return None
+        if self._is_sound(path):  # built since it was looked for
+            lock.release()
+            return None
+        return Claim(self, path, dict(key), lock)
+
+    def wait(self, kind: str, key: Mapping[str, Any], label: str = "") -> None:
+        """Wait until no process is building the entry for `key`."""
+        with self.locked(kind, self._path(kind, key, label).name):
+            pass
 
     def find(self, kind: str, key: Mapping[str, Any], label: str = "") -> Path | None:
         """Folder of the entry for `key`, or None if it isn't there or is corrupt."""
@@ -93,11 +116,19 @@ class Cache:
         ------
         OSError : if the disk is full or not writable, with the remedy.
         """
+        with self._explaining(), self._lock(kind, name):
+            yield
+
+    def _lock(self, kind: str, name: str) -> FileLock:
         folder = self.folder / kind
+        folder.mkdir(parents=True, exist_ok=True)
+        return FileLock(folder / f".{name}.lock")
+
+    @contextmanager
+    def _explaining(self) -> Iterator[None]:
+        """Errors of writing here come with their remedy."""
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder / f".{name}.lock"):
-                yield
+            yield
         except OSError as error:
             if not _is_about(error, self.folder):
                 raise
@@ -108,6 +139,8 @@ class Cache:
         return self.folder / kind / name
 
     def _build(self, path: Path, key: dict[str, Any], build: Callable[[Path], None]) -> None:
+        """Build an entry; this process must hold its lock."""
+        self._set_aside(path)
         for stale in path.parent.glob(f".tmp-{path.name}-*"):
             shutil.rmtree(stale)  # left by a process that died: this one holds the entry's lock
         temporary = path.parent / f".tmp-{path.name}-{uuid.uuid4().hex[:8]}"
@@ -130,6 +163,7 @@ class Cache:
             if is_full:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
             raise
+        self._verified.add(path)
 
     def _is_sound(self, path: Path) -> bool:
         if not path.is_dir():
@@ -148,6 +182,26 @@ class Cache:
             aside = path.with_name(f"{path.name}.corrupt-{time.time_ns()}")
             os.replace(path, aside)
             logger.warning("Corrupt cache entry kept for inspection as %s.", aside)
+
+
+class Claim:
+    """The right to build an entry of a cache, until it is built or released."""
+
+    def __init__(self, cache: Cache, path: Path, key: dict[str, Any], lock: FileLock):
+        self._cache, self._path, self._key, self._held = cache, path, key, lock
+
+    def build(self, build: Callable[[Path], None]) -> Path:
+        """Build the entry, as `Cache.entry` does; the claim ends."""
+        try:
+            with self._cache._explaining():
+                self._cache._build(self._path, self._key, build)
+        finally:
+            self.release()
+        return self._path
+
+    def release(self) -> None:
+        """Let others build it."""
+        self._held.release()
 
 
 def find_fault(path: Path) -> str | None:

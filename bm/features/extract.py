@@ -4,16 +4,19 @@ Enters: the pieces that all recordings heard. Leaves: files with the frames of e
 as soon as it is done, so that an extraction which was cut short goes on where it stopped.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from bm.core.cache import Cache
-from bm.core.hashing import digest
+from bm.core.cache import Cache, Claim
 from bm.core.messages import DataError
 from bm.core.progress import progress
 from bm.features.base import SoundFeature
@@ -45,7 +48,8 @@ def extract_frames(
 ) -> dict[Piece, Path]:
     """Files with the frames [n, F] of each piece.
 
-    What the cache doesn't have is computed by one process; others that need the same feature wait.
+    Pieces that the cache doesn't have are shared by all processes that need them: each takes those
+    that no other has begun, the longest first, and waits for the rest.
 
     Raises
     ------
@@ -59,10 +63,12 @@ def extract_frames(
         "half": feature.half,
     }
     entries = {piece: _Entry(feature.name, arguments, piece, cache) for piece in pieces}
-    missing = [entry for entry in entries.values() if entry.find() is None]
-    if missing:
-        with cache.locked(KIND, f"{feature.name}-{digest(arguments)}"):
-            _fill([entry for entry in missing if entry.find() is None], feature)
+    # The longest needs the most memory: if there is too little, that shows at once.
+    order = sorted(entries.values(), key=lambda entry: (-entry.piece.duration, entry.label))
+    while missing := [entry for entry in order if entry.find() is None]:
+        with ExitStack() as claims:  # whatever happens, none is kept
+            if not _fill(missing, feature, claims):
+                missing[0].wait()
     return {piece: entry.folder / FRAMES for piece, entry in entries.items()}
 
 
@@ -79,6 +85,12 @@ class _Entry:
     def find(self) -> Path | None:
         return self.cache.find(KIND, self.key, self.label)
 
+    def claim(self) -> Claim | None:
+        return self.cache.claim(KIND, self.key, self.label)
+
+    def wait(self) -> None:
+        self.cache.wait(KIND, self.key, self.label)
+
     @property
     def folder(self) -> Path:
         folder = self.find()
@@ -89,32 +101,53 @@ class _Entry:
             )
         return folder
 
-    def write(self, frames: np.ndarray) -> None:
-        def build(folder: Path) -> None:
-            np.save(folder / FRAMES, frames)
 
-        self.cache.entry(KIND, self.key, build, self.label)
+def _fill(entries: list[_Entry], feature: SoundFeature, claims: ExitStack) -> bool:
+    """Compute the frames of the entries that no other process has; False if that is none."""
+    taken: deque[tuple[_Entry, Claim]] = deque()
+
+    def pieces() -> Iterator[Piece]:
+        for entry in entries:
+            claim = entry.claim()  # only when the model asks for the next
+            if claim is not None:
+                claims.callback(claim.release)
+                taken.append((entry, claim))
+                yield entry.piece
+
+    own = pieces()
+    first = next(own, None)
+    if first is None:  # found without loading a model
+        return False
+    results = _frames_of(chain([first], own), feature)
+    for frames in progress(results, feature.name, "piece of sound", len(entries)):
+        entry, claim = taken.popleft()
+        claim.build(partial(_save, _checked(frames, feature, entry.piece)))
+    if taken:
+        raise ValueError(
+            f"{feature.name}: {len(taken)} piece(s) of sound came back without frames."
+        )
+    return True
 
 
-def _fill(entries: list[_Entry], feature: SoundFeature) -> None:
-    """Compute the frames of the entries, the longest piece first: it needs the most memory."""
-    entries = sorted(entries, key=lambda entry: (-entry.piece.duration, entry.label))
-    results = _frames_of([entry.piece for entry in entries], feature)
-    done = zip(entries, results, strict=True)
-    for entry, frames in progress(done, feature.name, "piece of sound", len(entries)):
-        if frames.ndim != 2 or not len(frames) or frames.shape[1] != feature.dimension:
-            raise ValueError(
-                f"{feature.name}: frames {frames.shape} should be [n, {feature.dimension}]."
-            )
-        with np.errstate(over="ignore"):  # said below
-            stored = frames.astype(np.float16 if feature.half else np.float32)
-        if not np.isfinite(stored).all():
-            remedy = " or too large for half precision: set half=false" if feature.half else ""
-            raise DataError(f"{feature.name} of {_place(entry.piece)}: frames with NaN{remedy}.")
-        entry.write(stored)
+def _save(frames: np.ndarray, folder: Path) -> None:
+    np.save(folder / FRAMES, frames)
 
 
-def _frames_of(pieces: Sequence[Piece], feature: SoundFeature) -> Iterator[np.ndarray]:
+def _checked(frames: np.ndarray, feature: SoundFeature, piece: Piece) -> np.ndarray:
+    """Frames in the precision that they are kept in."""
+    if frames.ndim != 2 or not len(frames) or frames.shape[1] != feature.dimension:
+        raise ValueError(
+            f"{feature.name}: frames {frames.shape} should be [n, {feature.dimension}]."
+        )
+    with np.errstate(over="ignore"):  # said below
+        stored = frames.astype(np.float16 if feature.half else np.float32)
+    if not np.isfinite(stored).all():
+        remedy = " or too large for half precision: set half=false" if feature.half else ""
+        raise DataError(f"{feature.name} of {_place(piece)}: frames with NaN{remedy}.")
+    return stored
+
+
+def _frames_of(pieces: Iterable[Piece], feature: SoundFeature) -> Iterator[np.ndarray]:
     """Frames of each piece; an error names the piece that was read last, which is its cause."""
     place = ""
 

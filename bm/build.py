@@ -123,7 +123,9 @@ def build_rules(dset: DsetConfig) -> tuple[SignalSettings, BlockRule]:
 def build_features(config: Config) -> list[Feature]:
     """Features of the configuration; models that some of them need are loaded when first used."""
     folder = to_absolute_path(config.features_models)
-    return make_features(config.dset.features, config.dset.features_params, models_folder=folder)
+    dset = config.dset
+    shared = {"models_folder": folder, "sample_rate": dset.sample_rate}
+    return make_features(dset.features, dset.features_params, **shared)
 
 
 def build_windows(dset: DsetConfig) -> dict[str, WindowRule]:
@@ -157,7 +159,9 @@ def build_solver(
             "optim.negatives_scope=all is for the contrastive loss: "
             f"optim.loss={config.optim.loss} has no negatives."
         )
-    models = build_models(config, train.store.n_sensors, train.n_features, len(splits.subjects))
+    models = build_models(
+        config, train.store.n_sensors, train.n_features, len(splits.subjects), data.features
+    )
     n_parameters = sum(parameter.numel() for parameter in models.parameters())
     if config.optim.batch_norm_scope == "all":
         distrib.synchronise_batch_norm(models)

@@ -1,24 +1,59 @@
 """From a configuration to models: the brain encoder and, if there is one, the feature model."""
 
 import inspect
+from collections.abc import Sequence
 
 import torch
 from torch import nn
 
 from bm.config import Config
 from bm.core.messages import check_choice
-from bm.models import DeepMel, SimpleConv
+from bm.features import Feature
+from bm.features.chunk import Wav2VecChunk
+from bm.models import DeepMel, SegmentSound, SimpleConv
 
 
-def build_models(config: Config, n_sensors: int, n_features: int, n_subjects: int) -> nn.ModuleDict:
-    """Brain encoder ("meg") and, if configured, a model of the features ("features")."""
+def build_models(
+    config: Config,
+    n_sensors: int,
+    n_features: int,
+    n_subjects: int,
+    features: Sequence[Feature] = (),
+) -> nn.ModuleDict:
+    """Brain encoder ("meg") and, if there is one, a model of the features ("features").
+
+    Parameters
+    ----------
+    config : the experiment.
+    n_sensors, n_features, n_subjects : sizes of the data.
+    features : those whose columns these are; some come with a model of their own.
+    """
     torch.manual_seed(config.seed)
     models = nn.ModuleDict()
+    parts, n_features = _build_sound_encoders(features, n_features)
     if config.feature_model_name == "deep_mel":
-        models["features"] = _build_deep_mel(config, n_features)
+        parts.append(_build_deep_mel(config, n_features))
         n_features = config.feature_model_params["n_out_channels"]
+    if parts:
+        models["features"] = parts[0] if len(parts) == 1 else nn.Sequential(*parts)
     models["meg"] = _build_simple_conv(config, n_sensors, n_features, n_subjects)
     return models
+
+
+def _build_sound_encoders(
+    features: Sequence[Feature], n_features: int
+) -> tuple[list[nn.Module], int]:
+    """Encoders of the features that hold sound, and how many columns there are after them."""
+    parts: list[nn.Module] = []
+    first = 0
+    for feature in features:
+        n_columns = feature.dimension
+        if isinstance(feature, Wav2VecChunk):
+            parts.append(SegmentSound(feature.encoder(), first, n_columns, feature.device))
+            n_features += feature.encoded_dimension - n_columns
+            n_columns = feature.encoded_dimension
+        first += n_columns
+    return parts, n_features
 
 
 def _build_deep_mel(config: Config, n_features: int) -> DeepMel:

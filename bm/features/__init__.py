@@ -2,6 +2,7 @@
 
 from bm.features import (  # noqa: F401  (each module registers its features)
     audio,
+    chunk,
     language_models,
     mel,
     phonemes,

@@ -55,12 +55,14 @@ class SoundFeature(Feature):
     Attributes
     ----------
     input_rate : Hz, of the sound that it is given.
+    frame_rate : Hz, of its frames; None: they are spread evenly over each piece.
     half : whether the cache keeps its frames in half precision.
     """
 
     event_kind = "sound"
     half: bool = False
-    input_rate: ClassVar[int] = 16_000
+    input_rate: int = 16_000
+    frame_rate: float | None = None
 
     @property
     @abstractmethod

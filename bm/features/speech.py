@@ -24,7 +24,7 @@ from bm.features.base import SoundFeature, register
 from bm.features.weights import find_model, model_identity
 
 if TYPE_CHECKING:
-    from bm.features.speech_models import SpeechConfig
+    from bm.features.speech_models import SpeechConfig, SpeechModel
 
 logger = logging.getLogger(__name__)
 
@@ -118,17 +118,20 @@ class PretrainedSpeech(SoundFeature):
 
     def frames_of_many(self, sounds: Iterable[torch.Tensor]) -> Iterator[np.ndarray]:
         """[n_samples] each to [n_frames, F] each; the model is in memory only meanwhile."""
+        yield from self.load_model(self.input_rate).encode(sounds)
+
+    def load_model(self, sample_rate: int) -> "SpeechModel":
+        """The model, for sound at `sample_rate` Hz."""
         from bm.features.speech_models import SpeechModel  # late, as above
 
-        model = SpeechModel(
+        return SpeechModel(
             self.about,
             self.about.layer_indices(self.layers),
-            self.input_rate,
+            sample_rate,
             self.device,
             self.precision,
             self.random,
         )
-        yield from model.encode(sounds)
 
 
 @register
@@ -149,7 +152,7 @@ class Wav2VecTransformer(PretrainedSpeech):
         half: bool = False,
         models_folder: str | Path = MODELS_FOLDER,
     ):
-        _require_layers(self, layers)
+        require_layers(self, layers)
         super().__init__(
             XLSR, XLSR_REVISION, layers, device, random, precision, half, models_folder
         )
@@ -203,10 +206,11 @@ class SpeechEncoder(PretrainedSpeech):
                 "dset.features_params.SpeechEncoder.model isn't set. Name a model of the Hugging "
                 "Face hub (microsoft/wavlm-large) or a local folder."
             )
-        _require_layers(self, layers)
+        require_layers(self, layers)
         super().__init__(model, revision, layers, device, random, precision, half, models_folder)
 
 
-def _require_layers(feature: PretrainedSpeech, layers: Sequence[float]) -> None:
+def require_layers(feature: PretrainedSpeech, layers: Sequence[float]) -> None:
+    """Raise a ValueError if there are none."""
     if not layers:
         raise ValueError(f"{feature.name}: layers=[] leaves nothing to average. Name at least one.")

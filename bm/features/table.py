@@ -115,7 +115,8 @@ def _sound_timelines(
             first, n_frames = places[piece]
             times = np.arange(samples.start, samples.stop) / sample_rate  # in the recording
             elapsed = times - sound.start + sound.offset - piece.offset
-            frame = (elapsed * (n_frames / piece.duration) + 1e-6).astype(np.int32)
+            frame_rate = feature.frame_rate or n_frames / piece.duration
+            frame = (elapsed * frame_rate + 1e-6).astype(np.int32)
             timeline[samples] = first + frame.clip(0, n_frames - 1)
         timelines.append(timeline)
     return timelines, rows

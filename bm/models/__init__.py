@@ -1,6 +1,7 @@
 """Brain encoders: pure torch, `[B, C, T]` in, `[B, F, T]` out."""
 
 from bm.models.deepmel import DeepMel
+from bm.models.segment_sound import SegmentSound
 from bm.models.simpleconv import SimpleConv
 
-__all__ = ["DeepMel", "SimpleConv"]
+__all__ = ["DeepMel", "SegmentSound", "SimpleConv"]

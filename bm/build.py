@@ -166,16 +166,7 @@ def build_solver(
     if config.optim.batch_norm_scope == "all":
         distrib.synchronise_batch_norm(models)
     logger.info("Model: %s parameters.", f"{n_parameters:,}")
-    norm = config.norm
-    scaler = BatchScaler(
-        norm.max_scale,
-        norm.clip,
-        norm.scaler.per_channel,
-        norm.scaler.n_samples_per_recording,
-        norm.scaler.n_samples_features,
-        norm.exclude_empty_features,
-    )
-    scaler.fit(train, len(splits.prepared), config.seed)
+    scaler = build_scaler(config, splits)
     solver = Solver(
         splits,
         models,
@@ -195,6 +186,20 @@ def build_solver(
             )
         solver.start_from(folder.parent / config.continue_sig / CHECKPOINT, config.continue_best)
     return solver
+
+
+def build_scaler(config: Config, splits: Splits) -> BatchScaler:
+    """Scaler, fitted on the training segments."""
+    norm = config.norm
+    scaler = BatchScaler(
+        norm.max_scale,
+        norm.clip,
+        norm.scaler.per_channel,
+        norm.scaler.n_samples_per_recording,
+        norm.scaler.n_samples_features,
+        norm.exclude_empty_features,
+    )
+    return scaler.fit(splits.datasets["train"], len(splits.prepared), config.seed)
 
 
 def build_training(config: Config, device: str) -> Training:

@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from bm.core.messages import did_you_mean
 from bm.distrib import SCOPES
+from bm.evaluation.audit import LEVELS
 from bm.schema import Config, DsetConfig
 from bm.segments.controls import CONTROLS
 from bm.segments.prepare import GROUPINGS
@@ -74,6 +75,7 @@ UNSUPPORTED = {
 """Published keys, and groups, that must keep their default, and why (or what to use instead)."""
 
 CHOICES = {
+    "audit": LEVELS,
     "optim.name": ("adam",),
     "optim.loss": ("clip", "l1", "mse"),
     "optim.precision": ("fp32", "bf16"),

@@ -50,6 +50,8 @@ class BatchScaler:
     ----------
     centre, scale : [R, C] per recording and sensor.
     feature_centre, feature_scale : [F].
+    fitted_on : [n, 2] recording and first sample of the windows that these were estimated on, for
+        the leak audit; empty where a checkpoint doesn't say.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class BatchScaler:
         self.exclude_empty_features = exclude_empty_features
         self.centre = self.scale = torch.empty(0, 0)
         self.feature_centre = self.feature_scale = torch.empty(0)
+        self.fitted_on = torch.empty(0, 2, dtype=torch.int64)
 
     def fit(self, train: SegmentDataset, n_recordings: int, seed: int) -> "BatchScaler":
         """Estimate all statistics on training segments, drawn at random from `seed`.
@@ -87,10 +90,12 @@ class BatchScaler:
         self.centre = torch.zeros(n_recordings, train.store.n_sensors)
         self.scale = torch.ones(n_recordings, train.store.n_sensors)
         recording = torch.tensor(train.table["recording"].to_numpy(np.int64))
+        used = []
         for index in recording.unique().tolist():
             rows = (recording == index).nonzero()[:, 0]
             order = torch.randperm(len(rows), generator=generator)
             rows = rows[order[: self.n_samples_per_recording]]
+            used.append(rows)
             meg = train.gather_meg(rows).transpose(1, 2).flatten(0, 1).cpu().numpy()
             centre, scale = robust_scale(meg)
             self.centre[index], self.scale[index] = (
@@ -99,6 +104,9 @@ class BatchScaler:
             )
         rows = torch.randperm(len(train), generator=generator)[: self.n_samples_features]
         self._fit_features(train, rows)
+        seen = torch.cat([*used, rows]).unique().numpy()
+        places = train.table[["recording", "first"]].to_numpy(np.int64)[seen]
+        self.fitted_on = torch.from_numpy(places)
         return self
 
     def _fit_features(self, train: SegmentDataset, rows: Tensor) -> None:
@@ -156,12 +164,13 @@ class BatchScaler:
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and numbers that `load_state_dict` restores."""
-        return {name: getattr(self, name) for name in (*_TENSORS, *_NUMBERS)}
+        return {name: getattr(self, name) for name in (*_TENSORS, *_NUMBERS, "fitted_on")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` gave."""
         for name in (*_TENSORS, *_NUMBERS):
             setattr(self, name, state[name])
+        self.fitted_on = state.get("fitted_on", self.fitted_on[:0])
 
     def _move(self, device: torch.device) -> None:
         if self.centre.device != device:

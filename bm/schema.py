@@ -218,6 +218,7 @@ class Config:
     early_stop_patience: int = 10
     eval_every: int = 1
     eval_train_set: bool = False
+    audit: str = "error"
     override_n_subjects_model: int | None = None
     model_name: str = "simpleconv"
     feature_model_name: str | None = None

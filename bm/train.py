@@ -22,7 +22,9 @@ from bm.config import (
     from_hydra,
     provenance,
 )
+from bm.core.cache import Cache
 from bm.core.messages import DataError
+from bm.evaluation.audit import audit_splits, enforce
 from bm.preparation import download_studies, prepare_recordings, summary
 
 logger = logging.getLogger(__name__)
@@ -84,6 +86,9 @@ def run(config: Config) -> None:
     folder = Path(xp.folder).absolute()
     logger.info("Experiment %s in %s.", xp.sig, folder)
     solver = build_solver(config, folder, xp.link.update_history, origin)
+    if config.audit != "off":
+        cache = Cache(dora.to_absolute_path(config.cache))
+        enforce(audit_splits(solver.splits, solver.scaler.fitted_on, cache), config.audit)
     solver.run()
     logger.info("Next: python -m scripts.run_eval_probs 'sigs=[%s]'", xp.sig)
 

@@ -146,6 +146,7 @@ ELSEWHERE = {
     "features_models": "test_model_weights.py",
     "continue_sig": "test_experiment_continues_from_another",
     "continue_best": "test_experiment_continues_from_another",
+    "audit": "test_audit.py",
     "verbose": "test_run_shows_downloads_or_trains",
     "show": "test_run_shows_downloads_or_trains",
     "download_only": "test_run_shows_downloads_or_trains",

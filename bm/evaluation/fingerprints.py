@@ -146,7 +146,7 @@ def _landmarks_of(sound: torch.Tensor) -> Landmarks:
     is_peak = (level == maximum_filter1d(level, 2 * SPACING + 1)) & (level > 0)
     is_peak[:NEIGHBOURS] = is_peak[len(level) - NEIGHBOURS :] = False
     peaks = np.flatnonzero(is_peak)
-    logs = np.log(bands + 1e-6 * level.max())
+    logs = np.log(bands + max(1e-6 * level.max(), np.finfo(np.float32).tiny))
     around = logs[peaks[:, None] + np.arange(-NEIGHBOURS, NEIGHBOURS)]  # [n, frames, bands]
     around = around.reshape(len(peaks), NEIGHBOURS, 2, N_BANDS).mean(axis=2)
     around -= around.mean(axis=2, keepdims=True)  # loudness over time: all syllables have that

@@ -109,6 +109,7 @@ def build_data(config: Config, device: str) -> Data:
         event_mask=dset.event_mask,
         n_subjects_test=dset.n_subjects_test,
         allow_empty_split=dset.allow_empty_split,
+        n_dimensions=dset.sensor_dimensions,
     )
     return Data(splits, features)
 
@@ -270,7 +271,8 @@ def _check_positions(config: Config, splits: Splits) -> None:
     if not config.simpleconv.merger:
         return
     for item in splits.prepared:
-        if (item.signal.sensors.positions == NO_POSITION).all():
+        places = item.signal.sensors.places(config.dset.sensor_dimensions)
+        if (places == NO_POSITION).all():
             raise DataError(
                 f"{item.recording}: no usable sensor has a position, so spatial attention has "
                 "nothing to attend to. Give positions (a montage), leave the recording out, or set "

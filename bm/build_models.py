@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,7 +11,7 @@ from bm.config import Config
 from bm.core.messages import check_choice
 from bm.features import Feature
 from bm.features.chunk import Wav2VecChunk
-from bm.models import DeepMel, SegmentSound, SimpleConv
+from bm.models import ConvRNN, DeepMel, SegmentSound, SimpleConv
 
 
 def build_models(
@@ -25,7 +26,9 @@ def build_models(
     Parameters
     ----------
     config : the experiment.
-    n_sensors, n_features, n_subjects : sizes of the data.
+    n_sensors : C, the largest number of sensors of any recording.
+    n_features : F, size of all features together.
+    n_subjects : S that are trained on.
     features : those whose columns these are; some come with a model of their own.
     """
     torch.manual_seed(config.seed)
@@ -36,7 +39,11 @@ def build_models(
         n_features = config.feature_model_params["n_out_channels"]
     if parts:
         models["features"] = parts[0] if len(parts) == 1 else nn.Sequential(*parts)
-    models["meg"] = _build_simple_conv(config, n_sensors, n_features, n_subjects)
+    n_room = _room_for_subjects(config, n_subjects)
+    if config.model_name == "convrnn":
+        models["meg"] = _build_conv_rnn(config, n_sensors, n_features, n_room)
+    else:
+        models["meg"] = _build_simple_conv(config, n_sensors, n_features, n_room, n_subjects)
     return models
 
 
@@ -65,20 +72,48 @@ def _build_deep_mel(config: Config, n_features: int) -> DeepMel:
 
 
 def _build_simple_conv(
-    config: Config, n_sensors: int, n_outputs: int, n_subjects: int
+    config: Config, n_sensors: int, n_outputs: int, n_room: int, n_subjects: int
 ) -> SimpleConv:
-    options = {
+    if config.task.type == "encode":
+        raise ValueError("task.type=encode needs an encoder that sees features: model=convrnn.")
+    return SimpleConv(
+        n_sensors,
+        n_outputs,
+        n_room,
+        _hidden(config.simpleconv.hidden.meg, "simpleconv.hidden.meg"),
+        n_axes=config.dset.sensor_dimensions,
+        n_learned=n_subjects,
+        **_options(SimpleConv, config.simpleconv),
+    )
+
+
+def _build_conv_rnn(config: Config, n_sensors: int, n_features: int, n_room: int) -> ConvRNN:
+    """Encoding, features go in and brain signals come out."""
+    options = _options(ConvRNN, config.convrnn)
+    hidden = config.convrnn.hidden
+    n_outputs = n_features
+    if config.task.type == "encode":
+        n_outputs = n_sensors
+        options["n_features"] = n_features
+        options["hidden_features"] = _hidden(hidden.features, "convrnn.hidden.features")
+    width = _hidden(hidden.meg, "convrnn.hidden.meg")
+    return ConvRNN(n_sensors, n_outputs, n_room, width, **options)
+
+
+def _options(kind: type[nn.Module], section: object) -> dict[str, Any]:
+    """Settings of a section of the configuration that the model has a parameter for."""
+    parameters = inspect.signature(kind).parameters
+    return {
         name: value
-        for name, value in vars(config.simpleconv).items()
-        if name in inspect.signature(SimpleConv).parameters and name != "hidden"
+        for name, value in vars(section).items()
+        if name in parameters and name != "hidden"
     }
-    hidden = config.simpleconv.hidden.meg
-    if hidden is None:
-        raise ValueError(
-            "simpleconv.hidden.meg isn't set: how many channels should the encoder have?"
-        )
-    n_room = _room_for_subjects(config, n_subjects)
-    return SimpleConv(n_sensors, n_outputs, n_room, hidden, **options)
+
+
+def _hidden(width: int | None, key: str) -> int:
+    if width is None:
+        raise ValueError(f"{key} isn't set: how many channels should the encoder have?")
+    return width
 
 
 def _room_for_subjects(config: Config, n_subjects: int) -> int:

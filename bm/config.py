@@ -36,7 +36,6 @@ DEFAULT_FILES = {
 
 UNSUPPORTED = {
     "wandb": "metrics are in history.json",
-    "convrnn": "the encoder is simpleconv",
     "eval_train_set": "nothing ever read it",
     "optim.use_weighting": "only the regression_classification loss would use it",
     "optim.svd": "the penalty isn't available",
@@ -56,21 +55,18 @@ UNSUPPORTED = {
     "task.lowpass_gt": "it only mattered together with task.lowpass",
     "task.lowpass_gt_test": "it only mattered together with task.lowpass",
     "task.meg_init": "it belongs to the encode task, which isn't available",
+    "convrnn.concatenate": "each input has an encoder of its own",
+    "convrnn.growth": "all layers are equally wide",
+    "convrnn.attention": "nothing ever set it; simpleconv.transformer attends over time",
+    "convrnn.heads": "it only mattered together with convrnn.attention",
     "simpleconv.concatenate": "the encoder has one input",
     "simpleconv.hidden.features": "the encoder has one input",
     "simpleconv.post_skip": "nothing ever set it",
     "simpleconv.growth": "all layers are equally wide",
-    "simpleconv.scale": "layer scale isn't available",
     "simpleconv.rewrite": "nothing ever set it",
     "simpleconv.groups": "nothing ever set it",
     "simpleconv.glu_glu": "gates are always gated linear units",
-    "simpleconv.dual_path": "it never worked as published",
-    "simpleconv.n_fft": "it never worked as published",
-    "simpleconv.fft_complex": "it only mattered together with simpleconv.n_fft",
     "simpleconv.merger_penalty": "it had no gradient",
-    "simpleconv.merger_per_subject": "attention is shared by all subjects",
-    "simpleconv.dropout": "use simpleconv.merger_dropout",
-    "simpleconv.dropout_rescale": "it only mattered together with simpleconv.dropout",
 }
 """Published keys, and groups, that must keep their default, and why (or what to use instead)."""
 
@@ -81,7 +77,7 @@ CHOICES = {
     "optim.precision": ("fp32", "bf16"),
     "optim.negatives_scope": SCOPES,
     "optim.batch_norm_scope": SCOPES,
-    "model_name": ("simpleconv",),
+    "model_name": ("simpleconv", "convrnn"),
     "feature_model_name": (None, "deep_mel"),
     "task.type": ("decode",),
     "task.loss": (None,),

@@ -109,6 +109,7 @@ class DsetConfig:
     residency: str = "auto"
     on_bad_recording: str = "skip"
     control: str = "none"
+    sensor_dimensions: int = 2
 
 
 @dataclass(frozen=True)
@@ -146,7 +147,7 @@ class TaskConfig:
 
 @dataclass(frozen=True)
 class HiddenConfig:
-    """Channels of the encoder (``simpleconv.hidden``)."""
+    """Channels of the encoder (``simpleconv.hidden``, ``convrnn.hidden``)."""
 
     meg: int | None = None
     features: int | None = None
@@ -197,6 +198,39 @@ class SimpleConvConfig:
     initial_linear: int = 0
     initial_depth: int = 1
     initial_nonlin: bool = False
+    subsample_meg_channels: int = 0
+    unseen_subject_mean: bool = False
+    transformer: int = 0
+    transformer_heads: int = 8
+
+
+@dataclass(frozen=True)
+class ConvRNNConfig:
+    """The encoder that goes both ways (``convrnn``)."""
+
+    hidden: HiddenConfig = field(default_factory=HiddenConfig)
+    concatenate: bool = False
+    depth: int = 2
+    linear_out: bool = False
+    complex_out: bool = False
+    kernel_size: int = 4
+    stride: int = 2
+    growth: float = 1.0
+    lstm: int = 4
+    bidirectional_lstm: bool = False
+    flip_lstm: bool = False
+    attention: int = 0
+    heads: int = 4
+    conv_dropout: float = 0.0
+    lstm_dropout: float = 0.0
+    dropout_input: float = 0.0
+    batch_norm: bool = False
+    relu_leakiness: float = 0.0
+    subject_dim: int = 64
+    embedding_location: list[str] = field(default_factory=lambda: ["lstm"])
+    embedding_scale: float = 1.0
+    subject_layers: bool = False
+    subject_layers_dim: str = "input"
 
 
 @dataclass(frozen=True)
@@ -231,7 +265,7 @@ class Config:
     norm: NormConfig = field(default_factory=NormConfig)
     task: TaskConfig = field(default_factory=TaskConfig)
     simpleconv: SimpleConvConfig = field(default_factory=SimpleConvConfig)
-    convrnn: dict[str, Any] = field(default_factory=dict)
+    convrnn: ConvRNNConfig = field(default_factory=ConvRNNConfig)
     selections: dict[str, dict[str, Any]] = field(default_factory=dict)
     study_paths: dict[str, dict[str, Any]] = field(default_factory=dict)
     slurm: dict[str, Any] = field(default_factory=dict)

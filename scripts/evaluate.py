@@ -159,7 +159,9 @@ def sensor_maps(solver: Solver) -> list[SensorMap]:
     found = []
     for (study, *names), recordings in largest[:MAX_MAPS]:
         layouts = [layout_of[index] for index in recordings]
-        places = solver.layouts[layouts, : len(names)].cpu().numpy()  # [R, C, 2]
+        places = np.stack(
+            [solver.splits.prepared[index].signal.sensors.positions for index in recordings]
+        )  # [R, C, 2]
         present = ~(places == NO_POSITION).all(axis=2)
         if not present.any():
             continue

@@ -52,6 +52,46 @@ def test_scale_of_the_embedding_changes_its_learning_and_not_its_start():
     torch.testing.assert_close(10 * gradients[0], gradients[1])
 
 
+def test_unseen_subject_gets_the_mean_of_the_learned_ones():
+    torch.manual_seed(0)
+    options = {**CLIP_CONV, "subject_dim": 3, "merger_per_subject": True}
+    model = SimpleConv(9, 4, 4, **options, unseen_subject_mean=True, n_learned=3).double().eval()
+    mean = SimpleConv(9, 4, 1, **options).double().eval()
+    state = model.state_dict()
+    tables = ("merger.heads", "subject_layers.weights", "subject_embedding.embedding.weight")
+    for name in tables:
+        state[name] = state[name][:3].mean(dim=0, keepdim=True)  # the last was never trained
+    mean.load_state_dict(state)
+    meg, layouts = torch.randn(2, 9, 30, dtype=torch.float64), make_layouts(2, 9).double()
+    unseen, index = torch.tensor([-1, -1]), torch.arange(2)
+    expected = mean(meg, torch.zeros(2, dtype=torch.long), layouts, index)
+    torch.testing.assert_close(model(meg, unseen, layouts, index), expected)
+    known = model(meg, torch.tensor([3, 0]), layouts, index)
+    assert (known - expected).abs().max() > 1e-5
+
+
+def test_unseen_subject_is_refused_where_there_is_nothing_to_fall_back_on():
+    model = SimpleConv(9, 4, 2, **CLIP_CONV).eval()
+    with pytest.raises(ValueError, match="unseen_subject_mean"):
+        model(
+            torch.zeros(2, 9, 30), torch.tensor([0, -1]), make_layouts(1, 9), torch.zeros(2).long()
+        )
+
+
+def test_layer_scale_multiplies_what_is_added_to_the_skip_connection():
+    torch.manual_seed(0)
+    scaled = ConvSequence([5, 5, 5, 4], nn.ReLU, scale=0.25).eval()
+    plain = ConvSequence([5, 5, 5, 4], nn.ReLU).eval()
+    names = [name for name in scaled.state_dict() if "factors" in name]
+    assert names == ["sequence.0.3.factors", "sequence.1.3.factors"]  # the third has no skip
+    plain.load_state_dict({k: v for k, v in scaled.state_dict().items() if k not in names})
+    x = torch.randn(2, 5, 20)
+    y = x
+    for index in range(2):
+        y = y + 0.25 * plain.sequence[index](y)
+    torch.testing.assert_close(scaled(x), plain.sequence[2](y))
+
+
 def test_receptive_field_is_135_samples():
     torch.manual_seed(0)
     model = SimpleConv(9, 4, 2, **CLIP_CONV).double().eval()

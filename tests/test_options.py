@@ -43,6 +43,12 @@ DEEP_MEL = {
 }
 RELU = {"simpleconv.gelu": False}
 EMBEDDING = {"simpleconv.subject_dim": 3}
+CONV_RNN = {
+    "model_name": "convrnn",
+    "convrnn.hidden.meg": 6,
+    "convrnn.lstm": 2,
+    "convrnn.subject_dim": 3,
+}
 NO_HEAD = {"simpleconv.complex_out": False}
 
 # Key: another value, and what has to be set beside it for the key to matter.
@@ -102,6 +108,7 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "dset.residency": ("disk", {"dset.residency": "host"}),
     "dset.on_bad_recording": ("error", {"dset.selections": ["small", "broken"]}),
     "dset.control": ("noise", {}),
+    "dset.sensor_dimensions": (3, {"simpleconv.merger_pos_dim": 128}),
     "norm.scaler.per_channel": (True, {}),
     "norm.scaler.n_samples_per_recording": (5, {}),
     "norm.scaler.n_samples_features": (5, {}),
@@ -137,7 +144,49 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "simpleconv.initial_linear": (7, {}),
     "simpleconv.initial_depth": (2, {}),
     "simpleconv.initial_nonlin": (True, {}),
+    "simpleconv.scale": (0.1, {}),
+    "simpleconv.merger_per_subject": (True, {}),
+    "simpleconv.dropout": (0.2, {}),
+    "simpleconv.dropout_rescale": (False, {"simpleconv.dropout": 0.2}),
+    "simpleconv.subsample_meg_channels": (3, {}),
+    "simpleconv.unseen_subject_mean": (True, {}),
+    "simpleconv.n_fft": (8, {}),
+    "simpleconv.fft_complex": (False, {"simpleconv.n_fft": 8}),
+    "simpleconv.dual_path": (1, {}),
+    "simpleconv.transformer": (1, {"simpleconv.transformer_heads": 2}),
+    "simpleconv.transformer_heads": (
+        3,
+        {"simpleconv.transformer": 1, "simpleconv.transformer_heads": 2},
+    ),
+    "model_name": ("convrnn", {**CONV_RNN, "model_name": "simpleconv"}),
+    "convrnn.hidden.meg": (8, CONV_RNN),
+    "convrnn.depth": (1, CONV_RNN),
+    "convrnn.linear_out": (True, CONV_RNN),
+    "convrnn.complex_out": (True, CONV_RNN),
+    "convrnn.kernel_size": (3, CONV_RNN),
+    "convrnn.stride": (3, CONV_RNN),
+    "convrnn.lstm": (1, CONV_RNN),
+    "convrnn.bidirectional_lstm": (True, CONV_RNN),
+    "convrnn.flip_lstm": (True, CONV_RNN),
+    "convrnn.conv_dropout": (0.5, CONV_RNN),
+    "convrnn.lstm_dropout": (0.5, CONV_RNN),
+    "convrnn.dropout_input": (0.5, CONV_RNN),
+    "convrnn.batch_norm": (True, CONV_RNN),
+    "convrnn.relu_leakiness": (0.5, CONV_RNN),
+    "convrnn.subject_dim": (4, CONV_RNN),
+    "convrnn.embedding_location": (["input", "lstm"], CONV_RNN),
+    "convrnn.embedding_scale": (10.0, CONV_RNN),
+    "convrnn.subject_layers": (True, CONV_RNN),
+    "convrnn.subject_layers_dim": ("hidden", {**CONV_RNN, "convrnn.subject_layers": True}),
 }
+ATTRIBUTES = (
+    "dropout",
+    "scale",
+    "skip",
+    "n_learned",
+    "num_heads",
+    "flip",
+)  # that weights don't show
 RAISING = ("dset.min_n_blocks_per_split", "dset.on_bad_recording")
 ELSEWHERE = {
     "device": "test_device_and_workers",
@@ -155,7 +204,7 @@ ELSEWHERE = {
     "slurm": "read by Dora",
     "dummy": "changes the signature, as is its purpose",
     "optim.name": "has one value",
-    "model_name": "has one value",
+    "convrnn.hidden.features": "test_convrnn.py",
     "task.type": "has one value",
     "task.loss": "has one value",
 }
@@ -227,11 +276,12 @@ def what_is_built(config: Config) -> str:
     parts: list[Any] = [solver.training, str(solver.models), solver.optimizer.defaults]
     parts += [vars(solver.loss).get("power"), type(solver.loss)]
     hasher = hashlib.sha256()
+    parts.append(solver.layouts.tolist())
     for name, tensor in solver.models.state_dict().items():
         parts += [name, tuple(tensor.shape)]
         hasher.update(tensor.numpy().tobytes())
     for name, module in solver.models.named_modules():
-        parts.append((name, [vars(module).get(key) for key in ("dropout", "scale", "skip")]))
+        parts.append((name, [vars(module).get(key) for key in ATTRIBUTES]))
     for split, dataset in solver.splits.datasets.items():
         parts += [split, dataset.store.residency, dataset.table.to_json()]
         if len(dataset):

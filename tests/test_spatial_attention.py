@@ -15,15 +15,16 @@ from bm.models.merger import FourierEmbedding, SpatialAttention
 
 def reference_attention(heads: np.ndarray, positions: np.ndarray) -> np.ndarray:
     """Weights [n_virtual, C] from the formula, number by number, in double precision."""
-    n = math.isqrt(heads.shape[1] // 2)
+    n_axes = positions.shape[1]
+    n = round((heads.shape[1] / 2) ** (1 / n_axes))
     period = 1 + 2 * 0.2
     scores = np.full((len(heads), len(positions)), -np.inf)
-    for sensor, (x, y) in enumerate(positions):
-        if x < 0 and y < 0:
+    for sensor, place in enumerate(positions.tolist()):
+        if max(place) < 0:
             continue
         phases = [
-            2 * math.pi * (i * (float(x) + 0.2) + j * (float(y) + 0.2)) / period
-            for i, j in itertools.product(range(n), range(n))
+            2 * math.pi * sum(k * (x + 0.2) for k, x in zip(wave, place, strict=True)) / period
+            for wave in itertools.product(range(n), repeat=n_axes)
         ]
         waves = [math.cos(phase) for phase in phases] + [math.sin(phase) for phase in phases]
         for head in range(len(heads)):
@@ -34,10 +35,11 @@ def reference_attention(heads: np.ndarray, positions: np.ndarray) -> np.ndarray:
     return weights / weights.sum(axis=1, keepdims=True)
 
 
-def test_attention_is_that_of_the_formula():
+@pytest.mark.parametrize(("n_axes", "dimension"), [(2, 72), (3, 54)])
+def test_attention_is_that_of_the_formula(n_axes, dimension):
     torch.manual_seed(0)
-    attention = SpatialAttention(5, 72).double().eval()
-    layouts = make_layouts(2, 11).double()
+    attention = SpatialAttention(5, dimension, n_axes=n_axes).double().eval()
+    layouts = make_layouts(2, 11, n_axes=n_axes).double()
     meg = torch.randn(2, 11, 7, dtype=torch.float64)
     with torch.no_grad():
         attention.heads *= 5  # far from uniform
@@ -50,6 +52,25 @@ def test_attention_is_that_of_the_formula():
         np.testing.assert_allclose(
             mixed[1 - layout], expected @ meg[1 - layout].numpy(), atol=1e-12
         )
+
+
+def test_attention_of_its_own_for_each_subject():
+    torch.manual_seed(0)
+    attention = SpatialAttention(5, 32, n_subjects=3).double().eval()
+    layouts, meg = make_layouts(2, 9).double(), torch.randn(6, 9, 7, dtype=torch.float64)
+    layout_index, subjects = torch.tensor([0, 1, 1, 0, 1, 0]), torch.tensor([2, 0, 2, 2, 1, 0])
+    together = attention(meg, layouts, layout_index, subjects)
+    shared = SpatialAttention(5, 32).double().eval()
+    mean = torch.zeros(2, 5, 9, dtype=torch.float64)
+    for subject in range(3):
+        shared.heads.data = attention.heads.data[subject]
+        mean += shared.attention(layouts) / 3
+        of_subject = subjects == subject
+        alone = shared(meg[of_subject], layouts, layout_index[of_subject])
+        torch.testing.assert_close(together[of_subject], alone)
+    torch.testing.assert_close(attention.attention(layouts), mean)
+    with pytest.raises(ValueError, match="needs the subjects"):
+        attention(meg, layouts, layout_index)
 
 
 def test_embedding_of_a_position_has_the_published_size_and_period():
@@ -70,19 +91,12 @@ def test_heads_begin_small_and_random():
     assert abs(heads.mean().item()) < 1e-3
 
 
-def test_sensor_without_position_has_no_weight_and_no_influence():
-    torch.manual_seed(0)
-    model = SimpleConv(9, 4, 2, **CLIP_CONV).eval()
-    layouts = make_layouts(2, 9, n_missing=3)
-    weights = model.merger.attention(layouts)
+def test_sensor_without_position_has_no_weight():
+    attention = SpatialAttention(12, 32).eval()
+    weights = attention.attention(make_layouts(2, 9, n_missing=3))
     assert (weights[:, :, 6:] == 0).all()
     assert (weights[:, :, :6] > 0).all()
     torch.testing.assert_close(weights.sum(dim=-1), torch.ones(2, 12))
-    meg = torch.randn(2, 9, 40)
-    other = meg.clone()
-    other[:, 6:] = 1e6
-    indices = torch.arange(2), layouts, torch.arange(2)
-    assert torch.equal(model(meg, *indices), model(other, *indices))
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -94,30 +108,6 @@ def test_layout_without_any_position_gives_nothing_and_no_nan(training):
     output.square().sum().backward()
     assert output.isfinite().all()
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
-
-
-def test_order_of_the_sensors_does_not_matter():
-    torch.manual_seed(0)
-    model = SimpleConv(9, 4, 2, **CLIP_CONV).eval()
-    layouts, meg = make_layouts(1, 9), torch.randn(2, 9, 40)
-    order = torch.randperm(9)
-    subjects, layout = torch.arange(2), torch.zeros(2, dtype=torch.long)
-    torch.testing.assert_close(
-        model(meg[:, order], subjects, layouts[:, order], layout),
-        model(meg, subjects, layouts, layout),
-    )
-
-
-def test_segments_of_several_layouts_and_subjects_come_out_as_alone():
-    torch.manual_seed(0)
-    model = SimpleConv(9, 4, 3, **CLIP_CONV).eval()
-    layouts, meg = make_layouts(3, 9), torch.randn(5, 9, 40)
-    subjects, layout = torch.tensor([2, 0, 1, 0, 2]), torch.tensor([1, 0, 2, 2, 1])
-    together = model(meg, subjects, layouts, layout)
-    for index in range(5):
-        only = layouts[layout[index]][None]
-        alone = model(meg[index][None], subjects[index][None], only, torch.zeros(1).long())
-        torch.testing.assert_close(together[index][None], alone)
 
 
 def test_dropout_leaves_out_the_sensors_near_one_random_point():

@@ -1,7 +1,8 @@
 """Brain encoders: pure torch, `[B, C, T]` in, `[B, F, T]` out."""
 
+from bm.models.convrnn import ConvRNN
 from bm.models.deepmel import DeepMel
 from bm.models.segment_sound import SegmentSound
 from bm.models.simpleconv import SimpleConv
 
-__all__ = ["DeepMel", "SegmentSound", "SimpleConv"]
+__all__ = ["ConvRNN", "DeepMel", "SegmentSound", "SimpleConv"]

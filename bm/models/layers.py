@@ -1,4 +1,4 @@
-"""Building blocks of the encoders: per-subject layers and the stack of dilated convolutions."""
+"""Building blocks of the encoders: layers per subject, the stack of dilated convolutions."""
 
 from collections.abc import Callable, Sequence
 
@@ -14,13 +14,21 @@ class SubjectLayers(nn.Module):
     n_in, n_out : channels before and after.
     n_subjects : number of subjects S.
     init_identity : start from the identity rather than from random matrices.
+    n_learned : see `of_subjects`.
 
     Attributes
     ----------
     weights : [S, n_in, n_out].
     """
 
-    def __init__(self, n_in: int, n_out: int, n_subjects: int, init_identity: bool = False):
+    def __init__(
+        self,
+        n_in: int,
+        n_out: int,
+        n_subjects: int,
+        init_identity: bool = False,
+        n_learned: int | None = None,
+    ):
         super().__init__()
         if init_identity and n_in != n_out:
             raise ValueError(f"An identity from {n_in} to {n_out} channels doesn't exist.")
@@ -28,10 +36,11 @@ class SubjectLayers(nn.Module):
         if start is None:
             start = torch.randn(n_subjects, n_in, n_out) / n_in**0.5
         self.weights = nn.Parameter(start)
+        self.n_learned = n_learned
 
     def forward(self, x: Tensor, subject_index: Tensor) -> Tensor:
         """Map [B, n_in, T] to [B, n_out, T], each segment by the matrix of its subject [B]."""
-        return self.weights[subject_index].transpose(1, 2) @ x
+        return of_subjects(self.weights, subject_index, self.n_learned).transpose(1, 2) @ x
 
 
 class SubjectEmbedding(nn.Module):
@@ -41,18 +50,51 @@ class SubjectEmbedding(nn.Module):
     ----------
     n_subjects, dimension : size of the table.
     scale : factor on the table, which speeds up its learning.
+    n_learned : see `of_subjects`.
     """
 
-    def __init__(self, n_subjects: int, dimension: int, scale: float = 1.0):
+    def __init__(
+        self, n_subjects: int, dimension: int, scale: float = 1.0, n_learned: int | None = None
+    ):
         super().__init__()
         self.embedding = nn.Embedding(n_subjects, dimension)
         self.embedding.weight.data /= scale
         self.scale = scale
+        self.n_learned = n_learned
 
     def forward(self, x: Tensor, subject_index: Tensor) -> Tensor:
         """[B, C, T] and [B] to [B, C + dimension, T]."""
-        vector = self.embedding(subject_index) * self.scale
+        vector = of_subjects(self.embedding.weight, subject_index, self.n_learned) * self.scale
         return torch.cat([x, vector[:, :, None].expand(-1, -1, x.shape[-1])], dim=1)
+
+
+def of_subjects(table: Tensor, subject_index: Tensor, n_learned: int | None = None) -> Tensor:
+    """Rows [B, ...] of a table [S, ...] with one row per subject.
+
+    Parameters
+    ----------
+    table : [S, ...].
+    subject_index : [B]; -1 is a subject that was never seen.
+    n_learned : an unseen subject gets the mean of the first so many rows, those of the subjects
+        that were trained on: closer to any person than another person's row is. None: no such
+        fallback; `SimpleConv` refuses unseen subjects then.
+    """
+    if n_learned is None:
+        return table[subject_index]
+    mean = table[:n_learned].mean(dim=0, keepdim=True)
+    return torch.cat([table, mean])[subject_index]  # -1 is the last row
+
+
+class LayerScale(nn.Module):
+    """A learned factor per channel that begins small (Touvron et al. 2021, arXiv:2103.17239)."""
+
+    def __init__(self, channels: int, start: float):
+        super().__init__()
+        self.factors = nn.Parameter(torch.full((channels,), start))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, C, T] to [B, C, T]."""
+        return x * self.factors[:, None]
 
 
 class ConvSequence(nn.Module):
@@ -72,6 +114,8 @@ class ConvSequence(nn.Module):
     activation : makes the activation module.
     activation_on_last : whether the last layer has batch norm, dropout and activation too.
     dropout, dropout_input : probabilities after each layer and on the input.
+    scale : each layer that has a skip connection is multiplied by a learned factor per channel that
+        begins here; None: no factor.
     """
 
     def __init__(
@@ -88,8 +132,11 @@ class ConvSequence(nn.Module):
         activation_on_last: bool = True,
         dropout: float = 0.0,
         dropout_input: float = 0.0,
+        scale: float | None = None,
     ):
         super().__init__()
+        if scale is not None and not skip:
+            raise ValueError(f"scale={scale} is for skip connections: set skip=true, or leave it.")
         if kernel_size % 2 == 0:
             raise ValueError(
                 f"kernel_size={kernel_size} must be odd, so that input and output stay aligned."
@@ -109,6 +156,8 @@ class ConvSequence(nn.Module):
                 layer += [nn.BatchNorm1d(n_out)] if batch_norm else []
                 layer += [activation()]
                 layer += [nn.Dropout(dropout)] if dropout else []
+            if scale is not None and n_in == n_out:
+                layer += [LayerScale(n_out, scale)]
             self.sequence.append(nn.Sequential(*layer))
             if glu and (index + 1) % glu == 0:
                 gate = nn.Conv1d(n_out, 2 * n_out, 1 + 2 * glu_context, padding=glu_context)

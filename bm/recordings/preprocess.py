@@ -24,7 +24,7 @@ from bm.recordings.signal import DATA, Signal
 
 logger = logging.getLogger(__name__)
 
-VERSION = 4
+VERSION = 5
 CHUNK_BYTES = 8e6
 FILTER_GROUP = 16
 """Sensors filtered together: one cache line of the time-first array."""

@@ -6,10 +6,14 @@ from dataclasses import dataclass
 
 import mne
 import numpy as np
+from mne.io.constants import FIFF
 
 from bm.core.layout import NO_POSITION
 
 logger = logging.getLogger(__name__)
+
+HEAD_BOX = 0.3
+"""Edge in metres of the cube around the origin that 3-D positions are scaled from."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +24,8 @@ class Sensors:
     ----------
     names : C names.
     positions : [C, 2] in the layout's plane, each axis scaled to 0..1; `NO_POSITION` where unknown.
-    positions_3d : [C, 3] metres in head (or device) coordinates; NaN where unknown.
+    positions_3d : [C, 3] metres in head coordinates (in those of the device where the file doesn't
+        say where the head was); NaN where unknown.
     """
 
     names: list[str]
@@ -50,6 +55,18 @@ class Sensors:
         positions[unusable] = NO_POSITION
         places[unusable] = np.nan
         return Sensors(self.names, positions, places)
+
+    def places(self, n_dimensions: int) -> np.ndarray:
+        """[C, n_dimensions] places in 0..1 for spatial attention; `NO_POSITION` where unknown.
+
+        2 dimensions are `positions`; 3 are `positions_3d`, a cube of `HEAD_BOX` scaled to 0..1.
+        """
+        if n_dimensions == 2:
+            return self.positions
+        if n_dimensions != 3:
+            raise ValueError(f"dset.sensor_dimensions={n_dimensions}: choose 2 or 3.")
+        scaled = np.clip(0.5 + self.positions_3d / HEAD_BOX, 0, 1)
+        return np.where(np.isnan(scaled), NO_POSITION, scaled).astype(np.float32)
 
 
 def listed(names: Sequence[str], n_shown: int = 8) -> str:
@@ -93,5 +110,9 @@ def _digitized_places(info: mne.Info) -> np.ndarray:
     """[C, 3] metres; NaN where the file has none."""
     places = np.array([channel["loc"][:3] for channel in info["chs"]], dtype=np.float64)
     unknown = ~np.isfinite(places).all(axis=1) | (places == 0).all(axis=1)
+    if info["dev_head_t"] is not None:
+        frames = np.array([channel["coord_frame"] for channel in info["chs"]])
+        of_device = frames == FIFF.FIFFV_COORD_DEVICE
+        places[of_device] = mne.transforms.apply_trans(info["dev_head_t"], places[of_device])
     places[unknown] = np.nan
     return places

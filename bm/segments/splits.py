@@ -32,7 +32,7 @@ class Splits:
     datasets : by name: train, valid, test.
     prepared : recordings by index.
     subjects : names of subjects (``study/subject``) by index.
-    layouts : [L, C, 2] sensor positions by layout index.
+    layouts : [L, C, 2 or 3] sensor positions by layout index.
     """
 
     datasets: dict[str, SegmentDataset]
@@ -55,6 +55,7 @@ def build_splits(
     event_mask: bool = True,
     n_subjects_test: int | None = None,
     allow_empty_split: bool = False,
+    n_dimensions: int = 2,
 ) -> Splits:
     """Find the segments of each split.
 
@@ -69,6 +70,7 @@ def build_splits(
     event_mask : whether the mask marks the words, or is 1 throughout.
     n_subjects_test : test on the first so many subjects only, in sorted order; None: all.
     allow_empty_split : whether a split may have no segments at all.
+    n_dimensions : of sensor positions, see `bm.recordings.sensors.Sensors.places`.
 
     Raises
     ------
@@ -76,7 +78,7 @@ def build_splits(
     """
     subjects = sorted({_subject(item) for item in prepared})
     chosen = {**dict.fromkeys(SPLITS, subjects), "test": subjects[:n_subjects_test]}
-    layout_of, layouts = _layouts(prepared, store.n_sensors)
+    layout_of, layouts = _layouts(prepared, store.n_sensors, n_dimensions)
     tables_of: dict[str, pd.DataFrame] = {}
     for split in ("train", "valid", "test"):
         table = _find_segments(prepared, split, rules[split], chosen[split])
@@ -185,14 +187,16 @@ def _subject(item: Prepared) -> str:
     return f"{item.recording.study}/{item.recording.subject_uid}"
 
 
-def _layouts(prepared: Sequence[Prepared], n_sensors: int) -> tuple[list[int], torch.Tensor]:
-    """Index of each recording's layout, and the distinct layouts [L, C, 2], padded."""
+def _layouts(
+    prepared: Sequence[Prepared], n_sensors: int, n_dimensions: int
+) -> tuple[list[int], torch.Tensor]:
+    """Index of each recording's layout, and the distinct layouts [L, C, n_dimensions], padded."""
     distinct: dict[bytes, int] = {}
     layouts: list[np.ndarray] = []
     index = []
     for item in prepared:
-        padded = np.full((n_sensors, 2), NO_POSITION, dtype=np.float32)
-        positions = item.signal.sensors.positions
+        padded = np.full((n_sensors, n_dimensions), NO_POSITION, dtype=np.float32)
+        positions = item.signal.sensors.places(n_dimensions)
         padded[: len(positions)] = positions
         number = distinct.setdefault(padded.tobytes(), len(distinct))
         if number == len(layouts):

@@ -45,7 +45,7 @@ RELU = {"simpleconv.gelu": False}
 EMBEDDING = {"simpleconv.subject_dim": 3}
 CONV_RNN = {
     "model_name": "convrnn",
-    "convrnn.hidden.meg": 6,
+    "convrnn.hidden.meg": 7,
     "convrnn.lstm": 2,
     "convrnn.subject_dim": 3,
 }
@@ -184,7 +184,7 @@ ATTRIBUTES = (
     "scale",
     "skip",
     "n_learned",
-    "num_heads",
+    "n_heads",
     "flip",
 )  # that weights don't show
 RAISING = ("dset.min_n_blocks_per_split", "dset.on_bad_recording")

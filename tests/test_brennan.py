@@ -13,7 +13,7 @@ from fixtures import brennan
 from bm.core.cache import Cache
 from bm.core.layout import NO_POSITION
 from bm.core.messages import DataError
-from bm.events import assign_splits, create_blocks, merge_blocks
+from bm.events import UNLABELLED, assign_splits, create_blocks, merge_blocks
 from bm.events.blocks import SPLITS
 from bm.segments.prepare import BlockRule, SignalSettings, prepare
 from bm.segments.windows import WindowRule, find_windows
@@ -114,6 +114,8 @@ def test_real_sounds_of_s24_lost_their_first_trigger_and_eleven_are_recovered(re
     pauses = np.diff(sounds["start"]) - sounds["duration"].to_numpy()[:-1]
     assert (pauses > 0.035).all()
     assert (pauses < 0.08).all()
+    unlabelled = events[events["kind"] == UNLABELLED]
+    assert unlabelled[["start", "duration"]].to_numpy().tolist() == [[0.0, pytest.approx(57.016)]]
 
 
 def test_s24_has_no_word_in_another_split_than_s01(real):
@@ -165,6 +167,17 @@ def test_real_segments_are_190_for_test_and_185_to_188_for_validation(
 ):
     segments = segments_of(real[faithful][label], label)
     assert tuple(len(segments[split]) for split in SPLITS) == counts
+
+
+def test_no_segment_of_s24_overlaps_the_speech_that_has_no_labels(real):
+    known = real[False]["S24"]
+    unknown = known[known["kind"] != UNLABELLED]
+    begins = {
+        name: min(windows["time"].min() - 0.5 for windows in segments_of(events, "S24").values())
+        for name, events in (("known", known), ("unknown", unknown))
+    }
+    assert begins["unknown"] == 0.0
+    assert 57.016 < begins["known"] < 57.6
 
 
 def test_real_test_words_are_126_different_ones(real):

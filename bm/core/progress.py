@@ -21,7 +21,7 @@ def progress(
 
     Parameters
     ----------
-    items, title, unit : what is counted, and how it is called.
+    items, title, unit : what is counted, and how it is called; bytes are "B".
     total : number of items, if `items` doesn't know.
     units_per_item : how many units each item holds (segments in a batch).
     n_updates : lines printed in all when the output isn't a terminal, so that logs stay short.
@@ -30,12 +30,14 @@ def progress(
     if total is None and isinstance(items, Sized):
         total = len(items)
     every = max(1, (total or 1000) // n_updates) if n_updates else total
+    # To tqdm, 1 is True, which writes counts like bytes: 2.00/2.00
+    scale: bool | int = unit == "B" or (units_per_item if units_per_item != 1 else False)
     return tqdm(
         items,
         desc=title,
         unit=f" {unit}",
         total=total,
-        unit_scale=units_per_item,
+        unit_scale=scale,
         mininterval=0.1,
         maxinterval=10.0 if is_terminal else float("inf"),
         miniters=None if is_terminal else every,

@@ -8,6 +8,7 @@ sound       ``filepath``; ``offset``: where in the file the event begins, in sec
 word        ``word``, ``word_index`` (position in its sentence), ``word_sequence`` (the sentence)
 phoneme     ``phoneme``
 block       ``uid``: the text whose hash decides the split
+unlabelled  something was heard here, but what isn't known: no segment overlaps it
 any         ``modality`` (audio, visual), ``language``, ``condition``, ``sequence_uid``
 ==========  ======================================================================================
 """
@@ -22,6 +23,7 @@ from bm.core.messages import DataError, did_you_mean
 
 logger = logging.getLogger(__name__)
 
+UNLABELLED = "unlabelled"
 REQUIRED = {"sound": ["filepath"], "word": ["word"], "phoneme": ["phoneme"], "block": ["uid"]}
 
 

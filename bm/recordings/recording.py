@@ -12,7 +12,7 @@ import pandas as pd
 from bm.core.cache import Cache
 from bm.core.hashing import file_fingerprint
 from bm.core.messages import DataError
-from bm.events import read_events, validate_events, write_events
+from bm.events import UNLABELLED, read_events, validate_events, write_events
 from bm.recordings.preprocess import Preprocessing, preprocess
 from bm.recordings.signal import Signal
 
@@ -153,7 +153,8 @@ class Recording(ABC):
 def filter_events(events: pd.DataFrame, query: str, source: str) -> pd.DataFrame:
     """Keep the events that match a pandas query, such as ``condition == "sentence"``.
 
-    Sounds are kept whatever the query, as long as an event that matches happens during them.
+    Sounds are kept whatever the query, as long as an event that matches happens during them;
+    unlabelled stretches always.
 
     Raises
     ------
@@ -174,4 +175,5 @@ def filter_events(events: pd.DataFrame, query: str, source: str) -> pd.DataFrame
     ]
     keep = matches & ~is_sound.to_numpy()
     keep[is_sound.to_numpy()] = heard
+    keep |= (events["kind"] == UNLABELLED).to_numpy()
     return events[keep].reset_index(drop=True)

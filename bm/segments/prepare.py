@@ -13,7 +13,13 @@ import pandas as pd
 
 from bm.core.messages import DataError, check_choice
 from bm.core.progress import progress
-from bm.events import assign_splits, create_blocks, cut_sounds_at_blocks, merge_blocks
+from bm.events import (
+    UNLABELLED,
+    assign_splits,
+    create_blocks,
+    cut_sounds_at_blocks,
+    merge_blocks,
+)
 from bm.recordings import Recording, Signal
 from bm.recordings.sound import END_TOLERANCE, sound_duration
 
@@ -147,7 +153,7 @@ def divide(recording: Recording, rule: BlockRule) -> pd.DataFrame:
 
 def _only_with_events(blocks: pd.DataFrame, events: pd.DataFrame) -> pd.DataFrame:
     """Blocks in which an event begins that the filter let through."""
-    onsets = events["start"][events["kind"] != "sound"].to_numpy(float)
+    onsets = events["start"][~events["kind"].isin(["sound", UNLABELLED])].to_numpy(float)
     starts = blocks["start"].to_numpy(float)
     stops = starts + blocks["duration"].to_numpy(float)
     n_within = np.searchsorted(onsets, stops) - np.searchsorted(onsets, starts)

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from bm.events import UNLABELLED
+
 LABELS = ("word", "word_index", "word_sequence", "sequence_id", "condition", "kind")
 
 
@@ -48,6 +50,8 @@ def find_windows(
 ) -> pd.DataFrame:
     """Windows that fit into the recording and, whole, into one of the blocks.
 
+    None overlaps an event of kind "unlabelled": nothing tells what was heard there.
+
     Parameters
     ----------
     events : event table of the recording.
@@ -76,6 +80,10 @@ def find_windows(
     to_time = times + tolerance if rule.ignore_end_in_block else end - tolerance
     inside = (from_time[:, None] >= block_start) & (to_time[:, None] < block_stop)
     keep &= inside.any(axis=1)
+    unlabelled = events[events["kind"] == UNLABELLED]
+    unlabelled_start = unlabelled["start"].to_numpy(float)
+    unlabelled_stop = unlabelled_start + unlabelled["duration"].to_numpy(float)
+    keep &= ~((begin[:, None] < unlabelled_stop) & (end[:, None] > unlabelled_start)).any(axis=1)
     first = np.round(times * sample_rate).astype(np.int64) + round(rule.tmin * sample_rate)
     keep &= (first >= 0) & (first + rule.n_times(sample_rate) <= n_samples)
     windows = pd.DataFrame({"time": times[keep], "first": first[keep], "event": rows[keep]})

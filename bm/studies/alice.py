@@ -32,6 +32,9 @@ SAME_TIME = 0.01
 SAME_SPREAD = 0.1
 """Seconds of difference between two explanations of the times that makes neither the better one."""
 PAUSE = 1.0
+"""Seconds between two sounds where their order alone matters."""
+GAP = 0.04
+"""Seconds between two sounds in a recording, at the least."""
 
 
 def read_story(path: Path) -> pd.DataFrame:
@@ -169,8 +172,8 @@ def _n_lost(starts: "pd.Series[float]", story: pd.DataFrame, path: Path) -> int:
     if n_lost:
         logger.warning(
             "%s: the trigger(s) of the first %d sound(s) are missing, and the other %d are "
-            "labelled as earlier ones: corrected. What was heard in the first %.0f s has no "
-            "events; norm.exclude_empty_features=true keeps it out of training.",
+            "labelled as earlier ones: corrected. No segment is taken from the first %.0f s: "
+            "what was heard there isn't known.",
             path,
             n_lost,
             len(labels),

@@ -17,8 +17,10 @@ import pandas as pd
 from bm.core.cache import Cache
 from bm.core.hashing import file_fingerprint
 from bm.core.messages import DataError, check_choice
+from bm.events import UNLABELLED
 from bm.recordings import Recording
 from bm.studies.alice import (
+    GAP,
     SAMPLE_RATE,
     published_onsets,
     read_story,
@@ -45,7 +47,7 @@ TRIALS = ("proc", "timelock-preprocessing")
 """Folder of the tables of trials in the first and in the second release."""
 NOT_PUBLISHED = ("S02", "S24", "S26", "S27", "S30", "S32", "S34", "S35", "S36")
 """Left out by the published code: in most, the trigger of the first sound is missing."""
-READER_VERSION = 1
+READER_VERSION = 2
 
 
 @register
@@ -61,9 +63,11 @@ class Brennan2019(Study):
 
     Each word begins at the *onset* of its trial. Where the triggers of the first sounds are
     missing, the table of trials has the labels of earlier sounds; the true ones are found by the
-    times between sounds, and their words taken from the story. Four words that lost their
-    apostrophe in the csv get it back; blocks are still known by the text as it stands there, so
-    that splits stay as published.
+    times between sounds, and their words taken from the story. What these eight (or nine) people
+    heard before, about 57 s, is marked as unlabelled, so that no segment takes speech for silence.
+
+    Four words that lost their apostrophe in the csv get it back; blocks are still known by the text
+    as it stands there, so that splits stay as published.
 
     Parameters
     ----------
@@ -224,7 +228,7 @@ class Brennan2019Recording(Recording):
         return raw
 
     def load_events(self) -> pd.DataFrame:
-        """Sounds and words."""
+        """Sounds and words; where the first sounds can't be placed, a stretch without labels."""
         story, path = self._study.story, self.trials_file
         columns = ("segment", "tmin", "Order")
         trials = read_trials(path, "proc", columns, "Unpack proc.zip beside the signals.")
@@ -247,7 +251,7 @@ class Brennan2019Recording(Recording):
         if len(starts) < story["segment"].nunique():
             cause = "the trigger of the first sound is missing, so that it can't be placed"
         compare(str(self), self._study.facts.counts, found, cause)
-        events = pd.concat([self._sounds(starts), words])
+        events = pd.concat([_before(starts), self._sounds(starts), words])
         events["modality"], events["language"] = "audio", "en"
         return events.sort_values("start", kind="stable", ignore_index=True)
 
@@ -305,6 +309,13 @@ def place_electrodes(raw: mne.io.BaseRaw, path: Path) -> list[str]:
         raw.rename_channels({other_name: copy}, verbose="error")
     raw.set_montage(montage, verbose="error")
     return electrodes
+
+
+def _before(starts: "pd.Series[float]") -> pd.DataFrame:
+    """The stretch in which sounds were heard that can't be placed; none if all can."""
+    is_lost = starts.index.min() > 1
+    stretch = {"kind": UNLABELLED, "start": 0.0, "duration": max(starts.min() - GAP, 0.0)}
+    return pd.DataFrame([stretch] if is_lost else [])
 
 
 def _begun_before(words: pd.DataFrame) -> pd.DataFrame:

@@ -1,16 +1,18 @@
 """MEG-MASC: which files are read, what becomes of them, and how faults are named."""
 
+from pathlib import Path
+
 import mne
 import numpy as np
 import pytest
 import soundfile
 from fixtures.kit import write_con
-from fixtures.masc import event_lines, write_story
+from fixtures.masc import event_lines, write_story, write_study
 
 from bm.core.layout import NO_POSITION
 from bm.core.messages import DataError
 from bm.recordings.sound import sound_duration
-from bm.segments.prepare import BlockRule, SignalSettings, prepare_one
+from bm.segments.prepare import BlockRule, SignalSettings, divide, prepare_one
 from bm.studies import from_selection
 from bm.studies.formats.kit import check_con
 from bm.studies.gwilliams2022 import sound_file
@@ -248,3 +250,26 @@ def test_difference_from_the_known_counts_is_a_warning_with_its_likely_cause(
     load(tmp_path, cache).events()
     assert "expected vs found: subjects 27 vs 1; recordings 192 to 196 vs 1" in caplog.text
     assert "Likely cause: the events file is incomplete or was edited" in caplog.text
+
+
+def test_miniature_gives_everybody_the_same_words_and_splits(tmp_path, cache, caplog):
+    sentences = write_study(tmp_path)
+    recordings = list(from_selection({"study": "gwilliams2022", "path": tmp_path}, cache))
+    names = ["01_session0_story0", "01_session0_story3", "02_session0_story0"]
+    assert [each.recording_uid for each in recordings] == names
+    assert "subjects 27 vs 2; recordings 192 to 196 vs 3" in caplog.text
+    tables = [each.events() for each in recordings]
+    for events in tables:
+        words = events[events["kind"] == "word"]
+        said = [word.removeprefix("~") for words in sentences for word in words if word]
+        assert list(words["word"]) == said
+        assert {"None", "It s", "Vera's"} <= set(said)
+        assert list(words["word_index"][words["sequence_id"] == "2"][3:6]) == [3, 3, 4]
+        assert words["word_index"][words["sequence_id"] == "3"].min() == 1
+        (sound,) = events[events["kind"] == "sound"].itertuples()
+        assert Path(sound.filepath).exists()
+    blocks = [divide(each, BlockRule()) for each in recordings]
+    assert set(blocks[0]["split"]) == {"test", "valid", "train"}
+    assert len(blocks[0]) == 7  # a sentence without its first word goes with the one before
+    for other in blocks[1:]:
+        assert list(other["uid"]) == list(blocks[0]["uid"])

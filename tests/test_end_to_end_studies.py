@@ -1,0 +1,124 @@
+"""Each published selection, in miniature: the command lines that train, evaluate and prepare."""
+
+import contextlib
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable
+from multiprocessing.context import ForkServerContext
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from dora.__main__ import main as dora
+from fixtures import brennan, broderick, masc, schoffelen
+
+from scripts import run_eval_probs
+
+SMALL = [
+    "dset.features_params.MelSpectrum.n_mels=8",
+    "simpleconv.hidden.meg=8",
+    "simpleconv.depth=2",
+    "simpleconv.merger_channels=6",
+    "simpleconv.merger_pos_dim=8",
+    "simpleconv.initial_linear=6",
+    "optim.batch_size=8",
+    "optim.epochs=1",
+    "optim.max_batches=8",
+    "device=cpu",
+]
+WRITERS: dict[str, Callable[[Path], object]] = {
+    "gwilliams2022": masc.write_study,
+    "broderick2019": lambda root: broderick.write_study(root, subjects=[1], runs=[1, 2]),
+    "brennan2019": brennan.write_study,
+    "schoffelen2019": schoffelen.write_study,
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where commands are given: all studies are in ./data, as the configuration has it."""
+    folder = tmp_path_factory.mktemp("studies")
+    for name, write in WRITERS.items():
+        write(folder / "data" / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> ForkServerContext:
+    """Starts processes that have imported all before, as if from `folder`."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["bm.train", "bm.play"])
+    with contextlib.chdir(folder):
+        process = context.Process()  # starts the server
+        process.start()
+        process.join()
+    return context
+
+
+def command(server: ForkServerContext, folder: Path, main: str, *arguments: str) -> str:
+    """Give a command in a process of its own; returns what it printed."""
+    log = folder / "log.txt"
+    process = server.Process(target=_run, args=(folder, log, main, arguments))
+    process.start()
+    process.join()
+    assert process.exitcode == 0, log.read_text()
+    return log.read_text()
+
+
+def _run(folder: Path, log: Path, main: str, arguments: tuple[str, ...]) -> None:
+    os.chdir(folder)
+    with open(log, "w") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    if main == "dora":
+        sys.argv = ["dora", "-P", "bm", "run", *arguments]
+        dora()
+    else:
+        sys.exit(run_eval_probs.main(arguments))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("selection", "features"),
+    [
+        ("gwilliams2022", "MelSpectrum"),
+        ("broderick2019", "MelSpectrum,WordHash"),
+        ("brennan2019", "MelSpectrum"),
+        ("audio_mous", "MelSpectrum"),
+        ("audio_mous_wl", "MelSpectrum"),
+        ("visual_mous", "WordHash"),
+    ],
+)
+def test_selection_trains_and_is_evaluated(
+    server: ForkServerContext, folder: Path, selection: str, features: str
+) -> None:
+    arguments = [f"dset.selections=[{selection}]", f"dset.features=[{features}]", *SMALL]
+    printed = command(server, folder, "dora", *arguments)
+    signature = printed.rsplit("sigs=[", 1)[1].split("]")[0]
+    assert "Epoch 1 train: loss" in printed
+    printed = command(server, folder, "run_eval_probs", f"sigs=[{signature}]")
+    assert f"{signature}: top-10 segment accuracy" in printed
+    evaluation = folder / "outputs" / "xps" / signature / "evaluation"
+    table = pd.read_csv(evaluation / "acc.csv")
+    assert (table["n_candidates"] > 10).all()
+    metadata = pd.read_csv(evaluation / "metadata.csv", keep_default_na=False)
+    assert (metadata["word"] != "").all()
+
+
+@pytest.mark.slow
+def test_preparing_ahead_fills_the_cache_and_names_what_failed(
+    server: ForkServerContext, folder: Path
+) -> None:
+    root = folder / "elsewhere"
+    broderick.write_study(root, subjects=[1], runs=[1, 2])
+    signal = root / "Natural Speech" / "EEG" / "Subject1" / "Subject1_Run2.mat"
+    signal.write_bytes(signal.read_bytes()[:1000])
+    arguments = [f"study_paths.default.broderick2019={root}", "cache=prepared", *SMALL]
+    choice = ["dset.selections=[broderick2019]", "dset.features=[MelSpectrum]"]
+    printed = command(server, folder, "dora", "download_only=true", *choice, *arguments)
+    assert "In prepared: 1 recording ok, 1 failed:\n" in printed
+    assert f"{signal}" in printed.split("1 failed:\n")[1]
+    assert "Experiment" not in printed
+    entries = [path.parent.name for path in (folder / "prepared").glob("*/*") if path.is_dir()]
+    assert {"events", "signals", "features"} <= set(entries)

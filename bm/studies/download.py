@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from bm.studies.downloads.client import DownloadError
 from bm.studies.downloads.job import Connection, Job
-from bm.studies.downloads.manifest import FOLDER
+from bm.studies.downloads.paths import FOLDER
 from bm.studies.downloads.plan import Plan
 from bm.studies.downloads.studies import PLANS, find_plan
 

@@ -154,8 +154,17 @@ class _Session(requests.Session):
     def rebuild_auth(
         self, prepared_request: requests.PreparedRequest, response: requests.Response
     ) -> None:
-        """Take the login off a request that is sent on to another server, and add none."""
+        """Take the login off a request that is sent on to another server, and add none.
+
+        Raises
+        ------
+        DownloadError : it would go on without encryption.
+        """
         before, after = response.request.url or "", prepared_request.url or ""
+        if before.startswith("https:") and not after.startswith("https:"):
+            raise DownloadError(
+                f"{_shown(before)}: it sends on to {_shown(after)}, without encryption: not asked."
+            )
         if self.should_strip_auth(before, after):
             prepared_request.headers.pop("Authorization", None)
 

@@ -11,14 +11,13 @@ import zlib
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from bm.core.cache import write_json
-from bm.studies.downloads.paths import matches
+from bm.studies.downloads.paths import FOLDER, matches, safe_path
 
 logger = logging.getLogger(__name__)
 
-FOLDER = ".download"
-"""Where, below the data, the manifest lies: readers of BIDS pass over hidden folders."""
 ALGORITHMS = ("sha256", "sha512", "sha1", "md5", "crc32")
 """Checksums that are understood, the one to be compared first."""
 
@@ -165,10 +164,9 @@ class Manifest:
     def _read(self) -> None:
         content = json.loads(self.file.read_text(encoding="utf-8"))
         for name, listing in content["sources"].items():
-            self.add(name, listing["patterns"], [RemoteFile(**file) for file in listing["files"]])
+            self.add(name, listing["patterns"], _from_json(listing["files"]))
         for name, record in content["unpacked"].items():
-            files = [RemoteFile(**file) for file in record["files"]]
-            self.unpacked[name] = Unpacked(record["size"], files)
+            self.unpacked[name] = Unpacked(record["size"], _from_json(record["files"]))
 
 
 def checksum(file: Path, algorithm: str) -> str:
@@ -180,6 +178,11 @@ def checksum(file: Path, algorithm: str) -> str:
         while chunk := stream.read(1 << 20):
             value = zlib.crc32(chunk, value)
         return f"{value:08x}"
+
+
+def _from_json(entries: Iterable[dict[str, Any]]) -> list[RemoteFile]:
+    """Files of a manifest, which whoever can write to the folder can have written."""
+    return [RemoteFile(**{**entry, "path": safe_path(entry["path"])}) for entry in entries]
 
 
 def _to_json(files: Iterable[RemoteFile]) -> list[dict[str, object]]:

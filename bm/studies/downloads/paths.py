@@ -10,6 +10,8 @@ from pathlib import Path
 
 from bm.core.messages import DataError
 
+FOLDER = ".download"
+"""Where, below the data, the manifest lies: readers of BIDS pass over hidden folders."""
 BELOW = "**"
 UNFINISHED = (".part", ".part-version")
 
@@ -19,14 +21,31 @@ def safe_path(text: str) -> str:
 
     Raises
     ------
-    DataError : it leads out of that folder.
+    DataError : it leads out of that folder, or to the manifest.
     """
     slashed = text.replace("\\", "/")
     parts = [part for part in slashed.split("/") if part not in ("", ".")]
     is_absolute = slashed.startswith("/") or re.match("[A-Za-z]:", slashed)
     if is_absolute or not parts or ".." in parts or "\0" in text:
         raise DataError(f"{text!r} leads out of the folder of the data: not written.")
+    if parts[0] == FOLDER:
+        raise DataError(f"{text!r} would be taken for a file of the download itself: not written.")
     return "/".join(parts)
+
+
+def make_folder(folder: Path, root: Path) -> None:
+    """Make a folder below `root`, unless it is somewhere else, by a link.
+
+    Raises
+    ------
+    DataError : it is, so what is there isn't ours to change.
+    """
+    if not folder.resolve().is_relative_to(root.resolve()):
+        raise DataError(
+            f"{folder} is a link that leads out of {root}: nothing is written. Delete the link, or "
+            "name the place where all the data are with local_path."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
 
 
 def matches(path: str, patterns: Iterable[str]) -> bool:

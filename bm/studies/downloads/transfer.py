@@ -24,6 +24,7 @@ from bm.studies.downloads.client import (
     total_size,
 )
 from bm.studies.downloads.manifest import ALGORITHMS, RemoteFile, checksum
+from bm.studies.downloads.paths import make_folder
 
 logger = logging.getLogger(__name__)
 
@@ -53,10 +54,11 @@ def fetch(
     Raises
     ------
     DownloadError : it can't be had, or its content is wrong.
+    DataError : its folder is a link to elsewhere.
     OSError : the disk is full or not writable.
     """
     target = root / file.path
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent, root)
     part = Part(target, on_bytes)
     part.take_over(file)
     n_stalls, n_wrong = 0, 0

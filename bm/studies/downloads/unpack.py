@@ -17,7 +17,7 @@ from pathlib import Path
 from bm.core.messages import DataError
 from bm.core.progress import progress
 from bm.studies.downloads.manifest import RemoteFile
-from bm.studies.downloads.paths import BELOW, matches, safe_path
+from bm.studies.downloads.paths import BELOW, make_folder, matches, safe_path
 
 logger = logging.getLogger(__name__)
 
@@ -108,9 +108,7 @@ def _extract(file: zipfile.ZipFile, info: zipfile.ZipInfo, root: Path, path: str
     target = root / path
     if _as_file(info, path).find_fault(target, thorough=True) is None:
         return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    if not target.parent.resolve().is_relative_to(root.resolve()):
-        raise DataError(f"{target.parent} is a link that leads out of {root}: nothing is written.")
+    make_folder(target.parent, root)
     part = target.with_name(f"{target.name}.part")
     part.unlink(missing_ok=True)
     with file.open(info) as source, open(part, "xb") as stream:

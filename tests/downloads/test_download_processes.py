@@ -5,10 +5,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 
 import pytest
-from servers import CHUNK, FileServer, add_osf
+from servers import CHUNK, add_osf
 
 from bm.studies.download import Connection, download
 
@@ -37,13 +36,7 @@ sys.exit(sum(process.exitcode != 0 for process in jobs))
 """
 
 
-@pytest.fixture
-def server() -> Iterator[FileServer]:
-    server = FileServer()
-    yield server
-    server.close()
-
-
+@pytest.mark.slow
 def test_eight_processes_at_once_fetch_each_file_once(server, tmp_path, python_env):
     tree = {CON.format(task): bytes([task]) * 300_000 for task in range(4)}
     tree |= {f"stimuli/audio/{n}.wav": bytes([n]) * 100_000 for n in range(5)}
@@ -60,6 +53,7 @@ def test_eight_processes_at_once_fetch_each_file_once(server, tmp_path, python_e
     assert (tmp_path / "download" / CON.format(2)).read_bytes() == bytes([2]) * 300_000
 
 
+@pytest.mark.slow
 def test_a_killed_download_goes_on_where_it_was(server, tmp_path, python_env):
     content = os.urandom(8 * MB)
     tree = {CON.format(0): content, "stimuli/audio/a.wav": b"RIFF" * 1000}

@@ -1,12 +1,13 @@
 """One file on its way: broken connections, servers that lie, and what is left behind."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from servers import HTML, FileServer, Served
 
+from bm.core.messages import DataError
 from bm.studies.downloads.client import Client, DownloadError, Refused
 from bm.studies.downloads.credentials import Anonymous
 from bm.studies.downloads.manifest import RemoteFile
@@ -17,20 +18,6 @@ CONTENT = hashlib.shake_128(b"data").digest(2 * MB)
 OTHER = hashlib.shake_128(b"other").digest(2 * MB)
 MD5 = {"md5": hashlib.md5(CONTENT).hexdigest()}
 LOST = 1 << 16  # at most so many bytes of a broken connection never reach the disk
-
-
-@pytest.fixture
-def server() -> Iterator[FileServer]:
-    server = FileServer()
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def client() -> Iterator[Client]:
-    client = Client(patience=0.0)
-    yield client
-    client.close()
 
 
 @pytest.fixture
@@ -180,6 +167,18 @@ def test_what_a_link_leads_to_is_never_written(server, get, tmp_path):
     assert original.read_bytes() == CONTENT[:MB]
     assert not (tmp_path / "a/data.con").is_symlink()
     assert (tmp_path / "a/data.con").read_bytes() == CONTENT
+
+
+def test_a_folder_that_is_a_link_to_elsewhere_is_not_written_through(server, get, tmp_path):
+    theirs = tmp_path.with_name(f"{tmp_path.name} of others")
+    theirs.mkdir()
+    (theirs / "data.con").write_bytes(CONTENT[:MB])
+    (tmp_path / "a").symlink_to(theirs)
+    server.add("/data", CONTENT)
+    with pytest.raises(DataError, match="link that leads out"):
+        get(**MD5)
+    assert [file.name for file in theirs.iterdir()] == ["data.con"]
+    assert server.requests == []
 
 
 def test_wrong_content_is_fetched_twice_and_never_gets_the_name(server, get, tmp_path):

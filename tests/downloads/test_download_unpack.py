@@ -145,6 +145,12 @@ def test_paths_of_nothing_are_refused(path):
         safe_path(path)
 
 
+def test_the_manifest_is_no_file_of_the_data():
+    with pytest.raises(DataError, match="file of the download itself"):
+        safe_path("./.download/manifest.json")
+    assert safe_path("a/.download") == "a/.download"
+
+
 def test_patterns_go_level_by_level():
     assert matches("sub-01/ses-0/meg/a.con", ["sub-*/ses-*/meg/**"])
     assert matches("sub-01/ses-0/meg/a.ds/a.meg4", ["sub-*/ses-*/meg/**"])

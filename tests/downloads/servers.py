@@ -165,6 +165,12 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
+def below(folder: Path) -> set[str]:
+    """Files of the data."""
+    files = (path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    return {str(path) for path in files if path.parts[0] != ".download"}
+
+
 def add_osf(
     server: FileServer, node: str, tree: Mapping[str, bytes], page_size: int = 3
 ) -> dict[str, Served]:

@@ -1,12 +1,9 @@
 """Services as they answer: lists of files, page by page and folder by folder, and logins."""
 
 import logging
-import subprocess
+import re
 from collections.abc import Iterator
-from http.server import ThreadingHTTPServer
 from pathlib import Path
-from ssl import PROTOCOL_TLS_SERVER, SSLContext
-from threading import Thread
 from urllib.parse import urlsplit
 
 import pytest
@@ -20,6 +17,7 @@ from bm.studies.downloads.manifest import RemoteFile
 from bm.studies.downloads.sources import Dryad, Source, Urls, Zenodo
 from bm.studies.downloads.studies import PLANS, find_plan
 from bm.studies.downloads.transfer import fetch
+from scripts import download as script
 
 TREE = {
     "README": b"read me",
@@ -32,28 +30,6 @@ TREE = {
 }
 MEG = ("*", "stimuli/**", "sub-{subject}/ses-*/meg/**")
 USER, PASSWORD = "me@example.org", "päss:word"
-
-
-@pytest.fixture
-def server() -> Iterator[FileServer]:
-    server = FileServer()
-    yield server
-    server.close()
-
-
-@pytest.fixture
-def client() -> Iterator[Client]:
-    client = Client(patience=0.0)
-    yield client
-    client.close()
-
-
-@pytest.fixture(autouse=True)
-def no_logins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Whoever runs the tests may have logins."""
-    for name in ("DRYAD_TOKEN", "OSF_TOKEN", "DONDERS_USER", "DONDERS_PASSWORD"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
 
 
 def listed(source: Source, client: Client, subjects: list[str] | None = None) -> list[RemoteFile]:
@@ -303,68 +279,6 @@ def test_a_server_that_speaks_no_webdav_is_called_one(server, client):
         listed(source, client)
 
 
-# Logins on the way
-
-
-@pytest.mark.usefixtures("login")
-def test_no_login_is_sent_in_the_open(client):
-    source = WebDav(
-        name="donders",
-        server="http://webdav.example.org/x",
-        user_variable="DONDERS_USER",
-        password_variable="DONDERS_PASSWORD",
-        checksums="",
-    )
-    with pytest.raises(DataError, match=r"No login is sent to webdav\.example\.org.*https"):
-        listed(source, client)
-
-
-def test_a_login_in_a_url_is_refused_and_not_repeated(client):
-    with pytest.raises(DataError, match="holds a login") as caught:
-        client.get("https://me:secret@example.org/x")
-    assert "secret" not in str(caught.value)
-
-
-def test_netrc_is_for_sources_with_a_login_only(server, client, tmp_path):
-    (tmp_path / "netrc").write_text(f"default login {USER} password secret\n")
-    server.add("/a", b"1")
-    server.add("/b", b"", location=f"{server.url.replace('127.0.0.1', 'localhost')}/a")
-    client.get(f"{server.url}/b")
-    assert not any("Authorization" in headers for _, headers in server.requests)
-
-
-def test_a_server_with_a_certificate_of_its_own_making_gets_no_login(client, tmp_path, monkeypatch):
-    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
-    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=localhost".split()
-    command += ["-addext", "subjectAltName=DNS:localhost"]
-    command += ["-keyout", str(key), "-out", str(certificate)]
-    try:
-        subprocess.run(command, check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"openssl can't make a certificate here: {error}")
-    plain = FileServer()
-    plain.add("/x", b"data", login="Bearer abc")
-    handler = plain._server.RequestHandlerClass
-    context = SSLContext(PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, key)
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.socket = context.wrap_socket(server.socket, server_side=True)
-    Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-    url = f"https://localhost:{server.server_port}/x"
-    monkeypatch.setenv("DRYAD_TOKEN", "abc")
-    token = find_token("DRYAD_TOKEN")
-    try:
-        with pytest.raises(DownloadError, match="its certificate isn't trusted"):
-            client.get(url, token)
-        assert plain.requests == []
-        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
-        assert client.get(url, token).content == b"data"
-    finally:
-        server.shutdown()
-        server.server_close()
-        plain.close()
-
-
 # The studies
 
 
@@ -387,3 +301,16 @@ def test_every_source_of_a_study_says_what_to_do_by_hand_and_where():
         for source in plan.sources:
             assert source.landmarks
             assert "/data/here" in source.steps.format(root="/data/here")
+
+
+def test_the_guide_has_a_section_for_each_study_and_names_what_is_read(root):
+    guide = (root / "docs" / "downloads.md").read_text(encoding="utf-8")
+    for name, plan in PLANS.items():
+        section = guide.split(f"### {name}\n")[1].split("\n#")[0]
+        for source in plan.sources:
+            links = re.findall(r"https?://[^\s,)]+", source.steps)
+            assert [link for link in links if link.rstrip(".") not in section] == []
+            for variable in ("token_variable", "user_variable", "password_variable"):
+                assert f"`{getattr(source, variable, 'DRYAD_TOKEN')}`" in guide
+    for key in script.KEYS:
+        assert f"{key}=" in guide or f"`{key}`" in guide, key

@@ -168,6 +168,32 @@ def test_whole_kit_files_of_other_laboratories_pass_the_check(shared_data, tmp_p
             check_con(cut)
 
 
+@pytest.mark.parametrize(
+    ("name", "n_sensors", "n_samples"),
+    [("MQKIT_125_2sec.con", 125, 240), ("test_as-raw.con", 157, 24)],
+)
+def test_real_recording_is_laid_out_resampled_and_cached(
+    shared_data, tmp_path, cache, name, n_sensors, n_samples
+):
+    signal, _ = write_story(tmp_path, n_samples=10)
+    signal.unlink()
+    signal.symlink_to(shared_data / "kit" / name)
+    recording = load(tmp_path, cache)
+    raw = recording.raw().pick("mag")
+    resampled = recording.preprocessed(120.0)
+    assert resampled.data.shape == (n_samples, n_sensors)
+    assert resampled.sensors.names == raw.ch_names
+    assert (resampled.sensors.positions != NO_POSITION).all()
+    assert (resampled.sensors.positions.min(), resampled.sensors.positions.max()) == (0, 1)
+    np.testing.assert_allclose(
+        resampled.data.mean(axis=0), raw.get_data().mean(axis=1), rtol=1e-2, atol=3e-14
+    )
+    (entry,) = (cache.folder / "signals").glob("gwilliams2022-*")
+    written = (entry / "data.npy").stat().st_mtime_ns
+    np.testing.assert_array_equal(load(tmp_path, cache).preprocessed(120.0).data, resampled.data)
+    assert (entry / "data.npy").stat().st_mtime_ns == written
+
+
 def test_events_outside_the_signal_are_dropped_and_counted(tmp_path, cache, caplog):
     write_story(tmp_path, n_samples=5_000)
     events = load(tmp_path, cache).events()

@@ -192,9 +192,12 @@ class Gwilliams2022Recording(Recording):
         }
 
     def load_raw(self) -> mne.io.BaseRaw:
-        """Signal with the channel names of the dataset's channels.tsv."""
+        """Signal with the channel names of the dataset's channels.tsv; electrodes are no data."""
         check_con(self.signal_file)
         raw = mne.io.read_raw_kit(self.signal_file, standardize_names=True, verbose="error")
+        electrodes = mne.pick_types(raw.info, meg=False, eeg=True, exclude=[])
+        kinds = {raw.ch_names[index]: "misc" for index in electrodes}
+        raw.set_channel_types(kinds, on_unit_change="ignore", verbose="error")
         if self._study.tally.add(self.recording_uid, raw.n_times / raw.info["sfreq"]):
             found = {"sensors": len(mne.pick_types(raw.info, meg=True, ref_meg=False, exclude=[]))}
             cause = "the recording comes from another MEG, or some sensors were taken out"

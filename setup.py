@@ -29,6 +29,7 @@ REQUIRED = [
     "submitit>=1.5.4,<2",
     "torch>=2.13,<3",
     "tqdm>=4.70,<5",
+    "treetable>=0.2.6,<1",  # tables of `dora grid`
     "transformers>=5.23,<6",  # the wav2vec 2.0 feature of the published configuration
     "xxhash>=4.1,<5",
 ]

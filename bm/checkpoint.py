@@ -9,6 +9,8 @@ from bm.core.cache import write_atomically
 
 CHECKPOINT = "checkpoint.th"
 """Name of the file in an experiment's folder."""
+DONE = "done"
+"""Name of an empty file beside it: the experiment has been trained to its end."""
 FORMAT = 1
 
 

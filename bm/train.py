@@ -1,19 +1,25 @@
 """Entry point of `dora run`: one experiment from its configuration to its test accuracy."""
 
 import logging
+import os
+import subprocess
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import dora
+from dora.conf import SlurmConfig, update_from_hydra
 from dora.distrib import get_distrib_spec, set_distrib_env
 from dora.hydra import HydraMain
+from dora.shep import Sheep
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bm import distrib
 from bm.build import Provenance, build_solver
+from bm.checkpoint import DONE
 from bm.config import (
     CONF,
     Config,
@@ -28,6 +34,11 @@ from bm.evaluation.audit import audit_splits, enforce
 from bm.preparation import download_studies, prepare_recordings, summary
 
 logger = logging.getLogger(__name__)
+
+CLUSTER = "BM_SLURM"
+"""Environment variable: file of conf/slurm, or path of one, with what to ask of SLURM."""
+REQUEUED = 600
+"""Seconds that SLURM is given to take a job back."""
 
 if not CONF.is_dir():
     raise FileNotFoundError(
@@ -50,6 +61,28 @@ class ExperimentMain(HydraMain):
             return super().get_xp(argv)
         except (HydraException, OmegaConfBaseException, AssertionError) as error:
             raise ConfigError(explain_override(argv, str(error))) from error
+
+    def get_slurm_config(self) -> SlurmConfig:
+        """What `dora grid` and `dora launch` ask of SLURM, before their flags.
+
+        Raises
+        ------
+        ConfigError : there is no such file, or it has a key that Dora doesn't know.
+        """
+        slurm = super().get_slurm_config()
+        name = os.environ.get(CLUSTER, "default")
+        path = Path(name) if name.endswith(".yaml") else CONF / "slurm" / f"{name}.yaml"
+        if not path.exists():
+            known = ", ".join(sorted(one.stem for one in (CONF / "slurm").glob("*.yaml")))
+            raise ConfigError(f"{CLUSTER}={name}: there is no {path}. Known: {known}.")
+        values = OmegaConf.load(path)
+        if not isinstance(values, DictConfig):
+            raise ConfigError(f"{path} should hold keys and values.")
+        try:
+            update_from_hydra(slurm, values)
+        except AttributeError as error:
+            raise ConfigError(f"{path}: {error}") from error
+        return slurm
 
 
 def experiment(run: Callable[[DictConfig], None]) -> ExperimentMain:
@@ -85,12 +118,35 @@ def run(config: Config) -> None:
     xp = dora.get_xp()
     folder = Path(xp.folder).absolute()
     logger.info("Experiment %s in %s.", xp.sig, folder)
+    if config.continue_sig is not None:
+        wait_for(config.continue_sig)
     solver = build_solver(config, folder, xp.link.update_history, origin)
     if config.audit != "off":
         cache = Cache(dora.to_absolute_path(config.cache))
         enforce(audit_splits(solver.splits, solver.scaler.fitted_on, cache), config.audit)
     solver.run()
+    if distrib.is_main():
+        (folder / DONE).touch()
     logger.info("Next: python -m scripts.run_eval_probs 'sigs=[%s]'", xp.sig)
+
+
+def wait_for(sig: str) -> None:
+    """Go back into SLURM's queue while the experiment that this one starts from isn't done.
+
+    Elsewhere, or if nothing is at work on it any more, its checkpoint is taken as it is.
+    """
+    parent = Sheep(dora.XP(dora=main.dora, cfg=None, argv=[], sig=sig))
+    if (Path(parent.xp.folder) / DONE).exists():
+        return
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None or parent.is_done():
+        logger.warning("Experiment %s, which this one starts from, isn't done.", sig)
+        return
+    logger.info("Experiment %s isn't done: back into the queue.", sig)
+    if distrib.is_main():
+        subprocess.run(["scontrol", "requeue", job], check=True)
+    time.sleep(REQUEUED)  # SLURM ends the job meanwhile
+    raise TimeoutError(f"Job {job} was to be requeued, and still runs after {REQUEUED} s.")
 
 
 def log_configuration(config: Config) -> Provenance:

@@ -52,7 +52,7 @@ def read_options(kind: type[Options], arguments: Sequence[str]) -> tuple[Options
         elif key in values:
             raise UsageError(f"Option {key} is given twice.")
         else:
-            values[key] = _convert(hints[key], value.strip(), key)
+            values[key] = convert(hints[key], value.strip(), key)
     if not values.get("selections"):
         raise UsageError("Say which recordings are meant: 'selections=[NAME,...]'")
     return kind(**values), overrides
@@ -72,7 +72,13 @@ def compose(selections: Sequence[str], overrides: Sequence[str]) -> Config:
         raise UsageError(str(error)) from error
 
 
-def _convert(hint: Any, value: str, key: str) -> Any:
+def convert(hint: Any, value: str, key: str) -> Any:
+    """Value of an option as the type of its field.
+
+    Raises
+    ------
+    UsageError : it can't be.
+    """
     if typing.get_origin(hint) in (typing.Union, UnionType):
         (hint,) = [option for option in typing.get_args(hint) if option is not type(None)]
     if typing.get_origin(hint) is list:

@@ -19,32 +19,23 @@ For example:
 Exit code: 0 if all went well, 1 if an experiment could not be evaluated, 2 for a wrong argument.
 """
 
-import importlib
 import logging
-import pkgutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-from dora.conf import SlurmConfig
-from dora.explore import Explorer, Herd, Launcher
-
-from bm import grids, play
+from bm import play
 from bm.core.messages import did_you_mean
 from bm.solver import Solver
-from bm.train import main as experiment
 from scripts.evaluate import evaluate_solver
+from scripts.experiments import find_grid
+from scripts.options import UsageError
 
 logger = logging.getLogger(__name__)
 
 WAYS = ("sigs", "grid_name", "checkpoint")
-
-
-class UsageError(ValueError):
-    """The command line isn't understood."""
 
 
 @dataclass(frozen=True)
@@ -135,50 +126,8 @@ def find_jobs(options: Options) -> list[tuple[str, Callable[[], Solver]]]:
         path = Path(options.checkpoint).expanduser().absolute()
         name = path.name if path.is_dir() else path.parent.name
         return [(name, lambda: play.get_solver_from_checkpoint(path))]
-    sigs = options.sigs or grid_signatures(str(options.grid_name))
+    sigs = options.sigs or find_grid(str(options.grid_name)).signatures
     return [(sig, lambda sig=sig: play.get_solver_from_sig(sig)) for sig in sigs]  # type: ignore[misc]
-
-
-def grid_signatures(name: str) -> list[str]:
-    """Signatures of the experiments of a grid, in its order.
-
-    Raises
-    ------
-    UsageError : there is no such grid.
-    """
-    known = [
-        module.name.removeprefix(f"{grids.__name__}.")
-        for module in pkgutil.walk_packages(grids.__path__, f"{grids.__name__}.")
-        if not module.ispkg
-    ]
-    if name not in known:
-        raise UsageError(f"There is no grid {name!r}. {did_you_mean(name, known)}")
-    return signatures_of(importlib.import_module(f"{grids.__name__}.{name}").explorer)
-
-
-def signatures_of(explorer: Explorer) -> list[str]:
-    """Signatures of what an explorer schedules, each once; nothing is scheduled.
-
-    Links below ``outputs/grids`` aren't needed: a dry run doesn't leave any.
-    """
-    herd = _Arguments()
-    all_of_a_shepherd: Any = SimpleNamespace(main=experiment)
-    explorer(Launcher(all_of_a_shepherd, SlurmConfig(), herd))
-    return list(dict.fromkeys(experiment.get_xp(argv).sig for argv in herd.argvs))
-
-
-class _Arguments(Herd):
-    """Collects the arguments of scheduled experiments instead of scheduling them."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.argvs: list[list[str]] = []
-
-    def add_sheep(
-        self, shepherd: Any, argv: list[str], slurm: SlurmConfig, pool: Any = None
-    ) -> None:
-        """Take note of an experiment."""
-        self.argvs.append(list(argv))
 
 
 if __name__ == "__main__":

@@ -114,8 +114,8 @@ class Collector:
 def test_main_table_schedules_the_published_experiments():
     herd = Collector()
     explorer(Launcher(herd, SlurmConfig(), herd))
-    assert len(herd.argvs) == 60  # 4 studies, 5 rows, 3 seeds
-    assert len({tuple(argv) for argv in herd.argvs}) == 60
+    assert len(herd.argvs) == 72  # 4 studies, 5 rows and a judgement, 3 seeds
+    assert len({tuple(argv) for argv in herd.argvs}) == 72
     plain = [argv for argv in herd.argvs if "seed=2036" in argv and len(argv) <= 4]
     plain = [argv for argv in plain if not any("MelSpectrum" in part for part in argv)]
     assert {main.get_xp(argv).sig for argv in plain} == set(SIGNATURES)

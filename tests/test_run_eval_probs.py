@@ -10,7 +10,8 @@ from bm.config import from_hydra
 from bm.train import main as experiment
 from scripts import run_eval_probs
 from scripts.evaluate import evaluate_solver, sensor_maps
-from scripts.run_eval_probs import UsageError, read_options, signatures_of
+from scripts.experiments import experiments_of
+from scripts.run_eval_probs import UsageError, read_options
 
 SETTINGS = [
     "preset=demo",
@@ -155,4 +156,4 @@ def test_signatures_of_a_grid_come_from_its_explorer():
             for selection in ("brennan2019", "brennan2019", "gwilliams2022"):
                 bound({"dset.selections": [selection]})
 
-    assert signatures_of(explorer) == ["4395629c", "6e3bf7d7"]
+    assert [xp.sig for xp in experiments_of(explorer)] == ["4395629c", "6e3bf7d7"]

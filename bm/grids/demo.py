@@ -1,14 +1,16 @@
 """On the simulated study: the paper's two strongest ablations with three seeds, and two controls.
 
-Run with ``dora grid demo``; without SLURM, ``dora grid demo --dry_run --init --no_monitoring`` and
-then ``dora run -f SIG`` for each signature that it prints, about two minutes each on two cores.
+Run with ``dora grid demo``, or without SLURM ``python -m scripts.run_grid demo jobs=2``; about two
+minutes for each of 11 experiments on two cores.
 Expected: reference well above both ablations (no subject layer, no clamping), controls at chance.
 docs/simulated-results.md has the figures.
 """
 
 from typing import Any
 
-from dora import Explorer, Launcher
+from dora import Launcher
+
+from bm.grids._explorers import ClipExplorer
 
 SEEDS = (2036, 2037, 2038)
 ROWS: dict[str, dict[str, Any]] = {
@@ -22,12 +24,13 @@ CONTROLS: dict[str, dict[str, Any]] = {
 }
 
 
-@Explorer
+@ClipExplorer
 def explorer(launcher: Launcher) -> None:
     """Schedule all experiments."""
     launcher.bind_({"preset": "demo", "optim.epochs": 2})
-    for seed in SEEDS:
-        for row in ROWS.values():
-            launcher({"seed": seed}, row)
-    for control in CONTROLS.values():
-        launcher(control)
+    with launcher.job_array():
+        for seed in SEEDS:
+            for row in ROWS.values():
+                launcher({"seed": seed}, row)
+        for control in CONTROLS.values():
+            launcher(control)

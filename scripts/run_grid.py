@@ -25,6 +25,7 @@ Exit code: 0 if all are done, 1 if some failed, 2 for a wrong argument.
 
 import logging
 import os
+import re
 import subprocess
 import sys
 import time
@@ -45,6 +46,7 @@ from scripts.options import UsageError, convert
 logger = logging.getLogger(__name__)
 
 LOG = "run.log"
+ERROR = re.compile(r"[\w.]+(Error|Exception)\b")
 POLL = 0.5
 """Seconds between looks at the experiments."""
 STOPPING = 20.0
@@ -243,14 +245,15 @@ def look_after(task: Task, free: list[str], retries: int) -> None:
         return
     task.state = "FAILED" if task.n_starts > retries else "WAITING"
     again = "" if task.state == "FAILED" else ", once more"
-    logger.error("%s failed (exit code %d)%s: %s", task.xp.sig, code, again, last_line(task.xp))
+    logger.error("%s failed (exit code %d)%s: %s", task.xp.sig, code, again, reason(task.xp))
 
 
-def last_line(xp: dora.XP) -> str:
-    """Last line of an experiment's output: mostly the error."""
+def reason(xp: dora.XP) -> str:
+    """Where an experiment's output names its last error; its last line if it names none."""
     text = (xp.folder / LOG).read_text(errors="replace").splitlines()
-    lines = [line.strip() for line in text if line.strip() and not line.startswith("Set the env")]
-    return lines[-1] if lines else "(no output)"
+    lines = [line.strip() for line in text if line.strip()] or ["(no output)"]
+    errors = [line for line in lines if ERROR.match(line)]
+    return (errors or lines)[-1]
 
 
 def stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:

@@ -21,7 +21,6 @@ REQUIRED = [
     "numpy>=2.4,<3",
     "omegaconf>=2.3,<3",
     "pandas>=3.1,<4",
-    "psutil>=7.2,<8",
     "pyarrow>=26,<27",  # pandas reads and writes the event tables with it
     "requests>=2.34,<3",
     "scipy>=1.17,<2",

@@ -25,9 +25,9 @@ from bm.features import Feature, build_table, make_features
 from bm.losses import ClipLoss, RegressionLoss
 from bm.recordings import Recording
 from bm.scaling import BatchScaler
-from bm.segments import SignalStore, Splits, WindowRule, build_splits, prepare
+from bm.segments import SignalStore, Splits, WindowRule, build_splits
 from bm.segments.controls import apply_control
-from bm.segments.prepare import BlockRule, SignalSettings
+from bm.segments.prepare import BlockRule, SignalSettings, prepare
 from bm.solver import History, Solver, Training
 from bm.studies import from_selection
 

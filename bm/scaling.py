@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bm.segments import SegmentBatch, SegmentDataset
+from bm.segments import SegmentBatch, SegmentGatherer
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class BatchScaler:
         self.feature_centre = self.feature_scale = torch.empty(0)
         self.fitted_on = torch.empty(0, 2, dtype=torch.int64)
 
-    def fit(self, train: SegmentDataset, n_recordings: int, seed: int) -> "BatchScaler":
+    def fit(self, train: SegmentGatherer, n_recordings: int, seed: int) -> "BatchScaler":
         """Estimate all statistics on training segments, drawn at random from `seed`.
 
         Raises
@@ -89,7 +89,7 @@ class BatchScaler:
         generator = torch.Generator().manual_seed(seed)
         self.centre = torch.zeros(n_recordings, train.store.n_sensors)
         self.scale = torch.ones(n_recordings, train.store.n_sensors)
-        recording = torch.tensor(train.table["recording"].to_numpy(np.int64))
+        recording = train.windows.recording.cpu()
         used = []
         for index in recording.unique().tolist():
             rows = (recording == index).nonzero()[:, 0]
@@ -104,12 +104,11 @@ class BatchScaler:
             )
         rows = torch.randperm(len(train), generator=generator)[: self.n_samples_features]
         self._fit_features(train, rows)
-        seen = torch.cat([*used, rows]).unique().numpy()
-        places = train.table[["recording", "first"]].to_numpy(np.int64)[seen]
-        self.fitted_on = torch.from_numpy(places)
+        seen = torch.cat([*used, rows]).unique()
+        self.fitted_on = torch.stack([recording, train.windows.first.cpu()], dim=1)[seen]
         return self
 
-    def _fit_features(self, train: SegmentDataset, rows: Tensor) -> None:
+    def _fit_features(self, train: SegmentGatherer, rows: Tensor) -> None:
         """Weigh each row of a table by how often the chosen segments see it during words."""
         samples = train.samples(rows).flatten()
         heard = train.stimuli.mask[samples]

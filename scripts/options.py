@@ -5,22 +5,14 @@ Enters: ``key=value`` arguments. Leaves: a dataclass with the options, and a con
 
 import typing
 from collections.abc import Sequence
-from pathlib import Path
-from types import UnionType
 from typing import Any, TypeVar
 
 from bm.config import CONF, Config, ConfigError, from_hydra
 from bm.core.messages import did_you_mean
 from bm.train import main as experiment
+from scripts.arguments import UsageError, convert
 
 Options = TypeVar("Options")
-
-SWITCHES = {"true": True, "1": True, "false": False, "0": False}
-KINDS = {int: "a whole number", float: "a number", bool: "true or false"}
-
-
-class UsageError(ValueError):
-    """The command line isn't understood."""
 
 
 def read_options(kind: type[Options], arguments: Sequence[str]) -> tuple[Options, list[str]]:
@@ -70,23 +62,3 @@ def compose(selections: Sequence[str], overrides: Sequence[str]) -> Config:
         return from_hydra(experiment.get_xp(arguments).cfg)
     except ConfigError as error:
         raise UsageError(str(error)) from error
-
-
-def convert(hint: Any, value: str, key: str) -> Any:
-    """Value of an option as the type of its field.
-
-    Raises
-    ------
-    UsageError : it can't be.
-    """
-    if typing.get_origin(hint) in (typing.Union, UnionType):
-        (hint,) = [option for option in typing.get_args(hint) if option is not type(None)]
-    if typing.get_origin(hint) is list:
-        names = [name.strip(" '\"") for name in value.strip("[]").split(",")]
-        return list(dict.fromkeys(filter(None, names)))
-    try:
-        if hint is bool:
-            return SWITCHES[value.lower()]
-        return Path(value).expanduser() if hint is Path else hint(value)
-    except (ValueError, KeyError) as error:
-        raise UsageError(f"{key}={value} should be {KINDS[hint]}.") from error

@@ -13,8 +13,8 @@ from bm.core.cache import Cache
 from bm.core.hashing import digest
 from bm.features import build_table, make_features
 from bm.recordings import Recording
-from bm.segments import Prepared, SignalStore, Splits, WindowRule, build_splits, prepare
-from bm.segments.prepare import BlockRule, SignalSettings
+from bm.segments import Prepared, SignalStore, Splits, WindowRule, build_splits
+from bm.segments.prepare import BlockRule, SignalSettings, prepare
 
 RATE = 120.0
 SOUND_RATE = 16_000

@@ -10,7 +10,7 @@ from bm.evaluation import Prediction
 from bm.recordings import Signal
 from bm.recordings.sensors import Sensors
 from bm.segments import SegmentBatch, SegmentDataset, SignalStore
-from bm.segments.dataset import Stimuli
+from bm.segments.gather import Stimuli
 
 N_TIMES, N_FEATURES, GAP = 4, 3, 6
 Model = Callable[[SegmentBatch], Prediction]

@@ -13,9 +13,9 @@ from helpers import RATE, RULES, SmallRecording, make_splits, tell_story, write_
 from bm.core.cache import Cache
 from bm.core.messages import DataError
 from bm.features.words import WordHash
-from bm.segments import Splits, WindowRule, align_to_delay, find_windows, prepare
+from bm.segments import Splits, WindowRule, align_to_delay, find_windows
 from bm.segments.controls import apply_control
-from bm.segments.prepare import BlockRule, Prepared, SignalSettings
+from bm.segments.prepare import BlockRule, Prepared, SignalSettings, prepare
 from bm.segments.splits import identify
 
 WORDS = WindowRule(condition="word")

@@ -4,16 +4,16 @@ import threading
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
 import torch
 from helpers import SmallRecording, make_splits, tell_story
 
 from bm.core.cache import Cache
+from bm.core.machine import available_memory
 from bm.recordings import Signal
 from bm.recordings.sensors import Sensors
-from bm.segments import SegmentBatch, SegmentDataset, SegmentLoader, SignalStore, prepare
-from bm.segments.prepare import BlockRule, Prepared, SignalSettings
+from bm.segments import SegmentBatch, SegmentDataset, SegmentLoader, SignalStore
+from bm.segments.prepare import BlockRule, Prepared, SignalSettings, prepare
 from bm.segments.store import choose_residency
 
 RESIDENCIES = ("device", "host", "disk")
@@ -103,7 +103,7 @@ def test_batches_do_not_touch_the_store(datasets, residency):
 def test_signals_stay_on_disk_only_if_they_must(datasets):
     assert datasets["disk"].store._flat is None
     assert datasets["host"].store._flat is not None
-    free = psutil.virtual_memory().available
+    free = available_memory()
     assert choose_residency(int(0.1 * free), "cpu") == "host"
     assert choose_residency(int(0.9 * free), "cpu") == "disk"
 

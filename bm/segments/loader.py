@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import torch
 
 from bm.segments.batch import SegmentBatch
-from bm.segments.dataset import SegmentDataset
+from bm.segments.gather import SegmentGatherer
 
 
 class SegmentLoader:
@@ -28,7 +28,7 @@ class SegmentLoader:
 
     def __init__(
         self,
-        dataset: SegmentDataset,
+        dataset: SegmentGatherer,
         batch_size: int,
         device: str = "cpu",
         seed: int = 0,

@@ -13,7 +13,8 @@ from bm.core.layout import NO_POSITION
 from bm.core.messages import DataError
 from bm.events.blocks import SPLITS
 from bm.features import FeatureTable, word_mask
-from bm.segments.dataset import SegmentDataset, Stimuli
+from bm.segments.dataset import SegmentDataset
+from bm.segments.gather import Stimuli
 from bm.segments.prepare import Prepared
 from bm.segments.store import SignalStore
 from bm.segments.windows import WindowRule, find_windows
@@ -161,7 +162,13 @@ def _stimuli(
     masks = word_mask(events, n_samples, prepared[0].signal.sample_rate)
     if not event_mask:
         masks = [np.ones_like(mask) for mask in masks]
-    return Stimuli.join(tables, masks, store.home)
+    home = store.home
+    return Stimuli(
+        [table.feature for table in tables],
+        [torch.from_numpy(table.rows).to(home) for table in tables],
+        [torch.from_numpy(np.concatenate(table.timelines)).to(home) for table in tables],
+        torch.from_numpy(np.concatenate(masks)).to(home),
+    )
 
 
 def _add_sound(windows: pd.DataFrame, events: pd.DataFrame) -> pd.DataFrame:

@@ -2,19 +2,28 @@
 
 import logging
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import numpy as np
-import psutil
 import torch
 from torch import Tensor
 
+from bm.core.machine import available_memory
 from bm.core.messages import check_choice
-from bm.recordings import Signal
 
 logger = logging.getLogger(__name__)
 
 RESIDENCIES = ("auto", "device", "host", "disk")
 DEVICE_SHARE, HOST_SHARE = 0.6, 0.5
+
+
+@runtime_checkable
+class Stored(Protocol):
+    """What is stored of a recording (a `bm.recordings.Signal`)."""
+
+    @property
+    def data(self) -> np.ndarray:
+        """Brain signal [T, C] float32."""
 
 
 class SignalStore:
@@ -31,10 +40,10 @@ class SignalStore:
     device : where training happens.
     """
 
-    def __init__(self, signals: Sequence[Signal], residency: str = "auto", device: str = "cpu"):
+    def __init__(self, signals: Sequence[Stored], residency: str = "auto", device: str = "cpu"):
         check_choice("dset.residency", residency, RESIDENCIES)
         self.n_sensors = max(signal.data.shape[1] for signal in signals)
-        lengths = [signal.n_samples for signal in signals]
+        lengths = [len(signal.data) for signal in signals]
         n_bytes = sum(lengths) * self.n_sensors * 4
         self.residency = choose_residency(n_bytes, device) if residency == "auto" else residency
         self.device = device
@@ -75,7 +84,7 @@ def choose_residency(n_bytes: int, device: str) -> str:
         free, _ = torch.cuda.mem_get_info(device)
         if n_bytes < DEVICE_SHARE * free:
             return "device"
-    return "host" if n_bytes < HOST_SHARE * psutil.virtual_memory().available else "disk"
+    return "host" if n_bytes < HOST_SHARE * available_memory() else "disk"
 
 
 def _describe(residency: str, device: str) -> str:

@@ -1,0 +1,68 @@
+"""What this machine lets a process use: cores and memory, within the limits of a container or job."""
+
+import os
+from pathlib import Path
+
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_GROUP = Path("/proc/self/cgroup")
+
+
+def available_memory() -> int:
+    """Bytes of host memory that can still be taken, within what a container or a job may have."""
+    rooms = [_free_memory()]
+    for group in _groups():
+        limit, used = _number(group / "memory.max"), _number(group / "memory.current")
+        if limit is not None and used is not None:
+            file_copies = _statistics(group / "memory.stat").get("inactive_file", 0)
+            rooms.append(limit - used + file_copies)
+    return max(0, min(rooms))
+
+
+def n_cores() -> int:
+    """Cores that may be used, within what a container or a job may have."""
+    cores = [len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()]
+    for group in _groups():
+        try:
+            quota, period = (group / "cpu.max").read_text().split()
+            cores.append(-(-int(quota) // int(period)))
+        except (OSError, ValueError):  # no limit: the file is missing, or says "max"
+            continue
+    return max(1, min(number for number in cores if number))
+
+
+def _groups() -> list[Path]:
+    """Control groups (version 2) of this process, its own first; each sets limits."""
+    try:
+        lines = OWN_GROUP.read_text().splitlines()
+    except OSError:
+        return []
+    for line in lines:
+        if line.startswith("0::"):
+            own = CGROUPS / line.removeprefix("0::").lstrip("/")
+            return [group for group in (own, *own.parents) if group.is_relative_to(CGROUPS)]
+    return []
+
+
+def _free_memory() -> int:
+    """Bytes that are free, or hold nothing but copies of files."""
+    kernel = _statistics(Path("/proc/meminfo"))
+    if "MemAvailable:" in kernel:
+        return kernel["MemAvailable:"] * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2  # elsewhere, half of it
+
+
+def _number(path: Path) -> int | None:
+    """Number in a file; None where there is no file, or no limit."""
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _statistics(path: Path) -> dict[str, int]:
+    """Numbers of a file of lines such as ``name 12 kB``."""
+    try:
+        lines = [line.split() for line in path.read_text().splitlines()]
+    except OSError:
+        return {}
+    return {line[0]: int(line[1]) for line in lines if len(line) > 1 and line[1].isdigit()}

@@ -1,0 +1,138 @@
+"""Batches of segments, gathered from where signals and features live. Needs torch alone.
+
+Enters: which windows there are, brain signals, features along the recordings. Leaves: batches.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from bm.segments.batch import SegmentBatch
+from bm.segments.store import SignalStore
+
+
+@runtime_checkable
+class Columns(Protocol):
+    """What some columns of the features mean (a `bm.features.Feature`)."""
+
+    @property
+    def name(self) -> str:
+        """Name of the feature."""
+
+    @property
+    def normalizable(self) -> bool:
+        """Whether the scaler may centre and scale them."""
+
+
+@dataclass(frozen=True)
+class Stimuli:
+    """Features and word mask along the samples of all recordings, end to end.
+
+    Attributes
+    ----------
+    features : what the rows of each table mean.
+    rows : per feature [n, F].
+    timelines : per feature [sum of T] int32, the row that each sample sees.
+    mask : [sum of T] bool, where a word is heard.
+    """
+
+    features: Sequence[Columns]
+    rows: list[Tensor]
+    timelines: list[Tensor]
+    mask: Tensor
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Where segments are: all [n], one element per segment.
+
+    Attributes
+    ----------
+    recording, subject, layout : indices.
+    first : first sample in the recording.
+    """
+
+    recording: Tensor
+    subject: Tensor
+    layout: Tensor
+    first: Tensor
+
+    def to(self, device: str) -> "Windows":
+        """The same on another device."""
+        return Windows(*(getattr(self, name).to(device) for name in self.__dataclass_fields__))
+
+
+class SegmentGatherer:
+    """Gathers batches: no Python is run per segment.
+
+    Parameters
+    ----------
+    windows : segments.
+    store : brain signals.
+    stimuli : features.
+    n_times : samples T per segment.
+    n_baseline : first samples whose mean is subtracted from each sensor; 0: none.
+    """
+
+    def __init__(
+        self,
+        windows: Windows,
+        store: SignalStore,
+        stimuli: Stimuli,
+        n_times: int,
+        n_baseline: int,
+    ):
+        self.windows = windows.to(store.home)
+        self.store = store
+        self.stimuli = stimuli
+        self.n_times = n_times
+        self.n_baseline = n_baseline
+
+    def __len__(self) -> int:
+        return len(self.windows.first)
+
+    @property
+    def n_features(self) -> int:
+        """Size F of all features together."""
+        return sum(rows.shape[1] for rows in self.stimuli.rows)
+
+    def gather(self, rows: Tensor) -> SegmentBatch:
+        """Batch of the segments at `rows` [B]."""
+        rows = rows.to(self.store.home)
+        samples = self.samples(rows)
+        return SegmentBatch(
+            meg=self.gather_meg(rows),
+            features=self._gather_features(samples),
+            mask=self.stimuli.mask[samples][:, None],
+            subject_index=self.windows.subject[rows],
+            recording_index=self.windows.recording[rows],
+            layout_index=self.windows.layout[rows],
+            row=rows,
+        )
+
+    def gather_meg(self, rows: Tensor) -> Tensor:
+        """Brain signals [B, C, T], baseline subtracted."""
+        rows = rows.to(self.store.home)
+        recording, first = self.windows.recording[rows], self.windows.first[rows]
+        meg = self.store.gather(recording, first, self.n_times)
+        if self.n_baseline:
+            meg -= meg[..., : self.n_baseline].mean(dim=-1, keepdim=True)
+        return meg
+
+    def samples(self, rows: Tensor) -> Tensor:
+        """Positions [B, T] of the segments in the stimuli's timelines."""
+        rows = rows.to(self.store.home)
+        first = self.store.first_row[self.windows.recording[rows]] + self.windows.first[rows]
+        return first[:, None] + torch.arange(self.n_times, device=self.store.home)
+
+    def _gather_features(self, samples: Tensor) -> Tensor:
+        stimuli = self.stimuli
+        parts = [
+            rows[timeline[samples]]
+            for rows, timeline in zip(stimuli.rows, stimuli.timelines, strict=True)
+        ]
+        joined = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
+        return joined.transpose(1, 2)

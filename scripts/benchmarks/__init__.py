@@ -1,0 +1,1 @@
+"""Benchmarks, one a file: ``Settings``, and ``run`` that gives rows (see `scripts.benchmark`)."""

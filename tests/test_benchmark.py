@@ -1,0 +1,120 @@
+"""Benchmarks run end to end at tiny sizes, and the reference does the same work as bm."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from bm.scaling import BatchScaler
+from scripts import benchmark
+from scripts.benchmarks import data
+from scripts.benchmarks.parts.made import gatherer, make
+from scripts.benchmarks.parts.measure import in_turn, rows_of
+from scripts.benchmarks.parts.plain import PlainData, PlainScaler
+
+SMALL = ["hours=0.05", "n_sensors=4", "n_subjects=2", "repeats=2", "n_threads=1"]
+DATA = ["n_batches=2", "batch_size=8", "reference_segments=8"]
+ABSENT = ("mne", "pandas", "hydra", "omegaconf", "dora", "scipy", "julius", "soundfile", "tqdm")
+
+
+def run(*arguments: str) -> list[dict[str, object]]:
+    """Rows of the benches, read back from the file of JSON lines."""
+    file = Path(arguments[-1].removeprefix("json="))
+    assert benchmark.main(arguments) == 0
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_each_row_says_what_was_measured_against_what_and_where(tmp_path, capsys):
+    rows = run("data", "features=[mel]", *SMALL, *DATA, f"json={tmp_path / 'rows.jsonl'}")
+    assert [row["case"] for row in rows] == ["mel, plain", "mel, host"]
+    assert [row["ratio"] is None for row in rows] == [True, False]
+    for row in rows:
+        assert row["bench"] == "data"
+        assert row["unit"] == "segments/s"
+        assert 0 < row["min"] <= row["median"] <= row["max"]
+        assert row["n"] == 2
+        assert row["settings"]["n_sensors"] == 4
+        assert row["machine"]["n_cores"] >= 1
+        assert row["versions"]["torch"] == torch.__version__
+    assert capsys.readouterr().out.count("segments/s") == 2
+
+
+def test_rows_are_added_to_those_of_earlier_runs(tmp_path):
+    arguments = ["data", "features=[mel]", *SMALL, *DATA, f"json={tmp_path / 'rows.jsonl'}"]
+    assert len(run(*arguments)) == 2
+    assert len(run(*arguments)) == 4
+
+
+def test_all_residencies_are_measured_in_one_run(tmp_path):
+    options = ["residencies=[host,disk]", "features=[wav2vec]", *SMALL, *DATA]
+    rows = run("data", *options, f"json={tmp_path / 'rows.jsonl'}")
+    assert [row["case"] for row in rows] == ["wav2vec, plain", "wav2vec, host", "wav2vec, disk"]
+
+
+def test_the_plain_loop_gives_the_segments_that_bm_gives(tmp_path):
+    made = make(0.05, 5, 3)
+    segments = gatherer(made)
+    scaler = BatchScaler().fit(segments, len(made.signals), seed=0)
+    rows = torch.tensor([0, 3, len(segments) - 1])
+    ours = scaler(segments.gather(rows))
+    plain = PlainData(made, data.places(segments), tmp_path)
+    samples = torch.utils.data.default_collate([plain[int(row)] for row in rows])
+    theirs = PlainScaler(scaler)(samples)
+    torch.testing.assert_close(theirs.meg, ours.meg, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(theirs.features, ours.features)
+    assert torch.equal(theirs.subject_index, ours.subject_index)
+    assert (theirs.mask == ours.mask).double().mean() > 0.98  # words begin between two samples
+
+
+def test_cases_are_measured_in_turn_after_one_round_to_warm_up():
+    calls = []
+
+    def case(name, value):
+        return lambda: calls.append(name) or value
+
+    figures = in_turn({"a": case("a", 2.0), "b": case("b", 4.0)}, 3)
+    assert calls == ["a", "b"] * 4
+    assert figures == {"a": [2.0] * 3, "b": [4.0] * 3}
+    assert [row.ratio for row in rows_of("x", "1/s", figures, "a")] == [None, 2.0]
+    assert [row.ratio for row in rows_of("x", "s", figures, "a", less_is_better=True)][1] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["dta"], "There is no bench 'dta': choose from data"),
+        (["data", "hors=1"], "Unknown option 'hors': choose from batch_size"),
+        (["data", "hours=long"], "hours=long should be a number"),
+        (["data", "hours="], "Option hours needs a value"),
+    ],
+)
+def test_a_wrong_argument_is_named_with_what_is_allowed(arguments, said, capsys):
+    assert benchmark.main(arguments) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_help_lists_the_benches_and_the_options_of_one(capsys):
+    assert benchmark.main(["--help"]) == 0
+    assert "data        Batches" in capsys.readouterr().out
+    assert benchmark.main(["data", "--help"]) == 0
+    assert "residencies=[host]" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_data_and_step_run_with_torch_and_numpy_alone(root, python_env, tmp_path):
+    hide = "; ".join(["import sys", *(f"sys.modules[{name!r}] = None" for name in ABSENT)])
+    run = "from scripts.benchmark import main; sys.exit(main(sys.argv[1:]))"
+    options = [*BENCHES_OF_TORCH, *SMALL, *DATA, "features=[mel]", f"json={tmp_path / 'a.jsonl'}"]
+    done = subprocess.run(
+        [sys.executable, "-c", f"{hide}; {run}", *options],
+        cwd=root, env=python_env, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert {row["bench"] for row in rows} == set(BENCHES_OF_TORCH)
+
+
+BENCHES_OF_TORCH = ["data"]

@@ -1,4 +1,4 @@
-"""What this machine lets a process use: cores and memory, within the limits of a container or job."""
+"""What this machine lets a process use: cores and memory, within the limits of its job."""
 
 import os
 from pathlib import Path

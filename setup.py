@@ -45,6 +45,7 @@ EXTRAS = {
         "nbstripout>=0.9,<1",
         "pandas-stubs>=3.1,<4",
         "pre-commit>=4.7,<5",
+        "psutil>=7.2,<8",
         "pybv>=0.8,<1",
         "pytest>=9.2,<10",
         "pytest-timeout>=2.4,<3",

@@ -10,10 +10,9 @@ import torch
 
 from bm.scaling import BatchScaler
 from scripts import benchmark
-from scripts.benchmarks import data
 from scripts.benchmarks.parts.made import gatherer, make
 from scripts.benchmarks.parts.measure import in_turn, rows_of
-from scripts.benchmarks.parts.plain import PlainData, PlainScaler
+from scripts.benchmarks.parts.plain import PlainData, PlainScaler, places
 
 SMALL = ["hours=0.05", "n_sensors=4", "n_subjects=2", "repeats=2", "n_threads=1"]
 DATA = ["n_batches=2", "batch_size=8", "reference_segments=8"]
@@ -60,7 +59,7 @@ def test_the_plain_loop_gives_the_segments_that_bm_gives(tmp_path):
     scaler = BatchScaler().fit(segments, len(made.signals), seed=0)
     rows = torch.tensor([0, 3, len(segments) - 1])
     ours = scaler(segments.gather(rows))
-    plain = PlainData(made, data.places(segments), tmp_path)
+    plain = PlainData(made, places(segments), tmp_path)
     samples = torch.utils.data.default_collate([plain[int(row)] for row in rows])
     theirs = PlainScaler(scaler)(samples)
     torch.testing.assert_close(theirs.meg, ours.meg, atol=1e-4, rtol=1e-4)
@@ -117,4 +116,4 @@ def test_data_and_step_run_with_torch_and_numpy_alone(root, python_env, tmp_path
     assert {row["bench"] for row in rows} == set(BENCHES_OF_TORCH)
 
 
-BENCHES_OF_TORCH = ["data"]
+BENCHES_OF_TORCH = ["data", "step"]

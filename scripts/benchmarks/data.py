@@ -19,7 +19,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from bm.core.machine import n_cores
@@ -28,7 +27,7 @@ from bm.segments.gather import SegmentGatherer
 from bm.segments.loader import SegmentLoader
 from scripts.benchmarks.parts.made import gatherer, make
 from scripts.benchmarks.parts.measure import Row, in_turn, rows_of, seconds
-from scripts.benchmarks.parts.plain import PlainData, PlainScaler
+from scripts.benchmarks.parts.plain import PlainData, PlainScaler, places
 
 
 @dataclass(frozen=True)
@@ -73,12 +72,6 @@ def run(settings: Settings) -> list[Row]:
             figures = in_turn(cases, settings.repeats)
         rows += rows_of("data", "segments/s", figures, reference)
     return rows
-
-
-def places(segments: SegmentGatherer) -> np.ndarray:
-    """[n, 2] recording and first sample of each segment."""
-    windows = segments.windows
-    return torch.stack([windows.recording, windows.first], dim=1).cpu().numpy()
 
 
 def case(segments: SegmentGatherer, scaler: BatchScaler, settings: Settings) -> Callable[[], float]:

@@ -18,6 +18,7 @@ from bm.models import SimpleConv
 from bm.models.merger import SpatialAttention
 from bm.scaling import BatchScaler
 from bm.segments.batch import SegmentBatch
+from bm.segments.gather import SegmentGatherer
 from scripts.benchmarks.parts.made import FRAME_RATES, N_BASELINE, N_TIMES, RATE, TMAX, TMIN, Made
 
 HAS_MNE = find_spec("mne") is not None
@@ -155,6 +156,12 @@ def paper_model(n_sensors: int, n_outputs: int, n_subjects: int) -> SimpleConv:
         gelu=True, merger=True, merger_channels=270, merger_pos_dim=2048, merger_dropout=0.2,
         initial_linear=270, subject_layers=True, subject_dim=0, complex_out=True,
     )  # fmt: skip
+
+
+def places(segments: SegmentGatherer) -> np.ndarray:
+    """[n, 2] recording and first sample of each segment."""
+    windows = segments.windows
+    return torch.stack([windows.recording, windows.first], dim=1).cpu().numpy()
 
 
 def _write(data: np.ndarray, file: Path) -> Any:

@@ -18,8 +18,8 @@ from bm.evaluation.audit import Audit, LeakError, audit_splits, enforce
 from bm.evaluation.fingerprints import Landmarks, landmarks, shared_sounds
 from bm.features import make_features
 from bm.scaling import BatchScaler
-from bm.segments import SegmentDataset, Splits, prepare
-from bm.segments.prepare import BlockRule, Prepared, SignalSettings
+from bm.segments import SegmentDataset, Splits
+from bm.segments.prepare import BlockRule, Prepared, SignalSettings, prepare
 from scripts import audit as script
 
 STIMULUS_TIME = BlockRule(block_grouping="stimulus_time")

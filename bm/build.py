@@ -26,6 +26,7 @@ from bm.losses import ClipLoss, RegressionLoss
 from bm.recordings import Recording
 from bm.scaling import BatchScaler
 from bm.segments import SignalStore, Splits, WindowRule, build_splits
+from bm.segments.anchors import add_anchor_values
 from bm.segments.controls import apply_control
 from bm.segments.prepare import BlockRule, SignalSettings, prepare
 from bm.solver import History, Solver, Training
@@ -111,6 +112,12 @@ def build_data(config: Config, device: str) -> Data:
         allow_empty_split=dset.allow_empty_split,
         n_dimensions=dset.sensor_dimensions,
     )
+    test = splits.datasets["test"]
+    extra = [
+        build_table(feature, events, n_samples, dset.sample_rate, cache)
+        for feature in build_features(config, dset.extra_test_features)
+    ]
+    test.table = add_anchor_values(test.table, extra, dset.sample_rate)
     return Data(splits, features)
 
 
@@ -121,12 +128,13 @@ def build_rules(dset: DsetConfig) -> tuple[SignalSettings, BlockRule]:
     return signals, _from_fields(BlockRule, dset)
 
 
-def build_features(config: Config) -> list[Feature]:
-    """Features of the configuration; models that some of them need are loaded when first used."""
+def build_features(config: Config, names: Sequence[str] | None = None) -> list[Feature]:
+    """Features that are decoded, or those of `names`; their own models are loaded when used."""
     folder = to_absolute_path(config.features_models)
     dset = config.dset
     shared = {"models_folder": folder, "sample_rate": dset.sample_rate}
-    return make_features(dset.features, dset.features_params, **shared)
+    chosen = dset.features if names is None else names
+    return make_features(chosen, dset.features_params, **shared)
 
 
 def build_windows(dset: DsetConfig) -> dict[str, WindowRule]:

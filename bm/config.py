@@ -50,7 +50,6 @@ UNSUPPORTED = {
     "clip.tmin_train": "choose the window with dset.tmin",
     "clip.tmax_train": "choose the window with dset.tmax",
     "dset.autoreject": "clamping (norm.max_scale) takes its place",
-    "dset.extra_test_features": "name them in dset.features",
     "task.lowpass": "filter the signal with dset.bandpass",
     "task.lowpass_gt": "it only mattered together with task.lowpass",
     "task.lowpass_gt_test": "it only mattered together with task.lowpass",

@@ -57,6 +57,7 @@ class Preparer:
         self.recordings = build_recordings(config)
         self._signals, self._blocks = build_rules(config.dset)
         self._features = build_features(config)
+        self._features += build_features(config, config.dset.extra_test_features)
         self._cache = Cache(to_absolute_path(config.cache))
 
     def prepare(self, index: int) -> Outcome:

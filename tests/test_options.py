@@ -101,6 +101,7 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "dset.test.tmax": (2.0, {}),
     "dset.test.condition": (None, {}),
     "dset.features": (["WordHash"], {"optim.loss": "mse"}),
+    "dset.extra_test_features": (["WordHash"], {}),
     "dset.features_params": ({"MelSpectrum": {"n_mels": 9}}, {}),
     "dset.bandpass": ([1.0, 20.0], {}),
     "dset.notch": (50.0, {}),

@@ -10,6 +10,7 @@ import pandas as pd
 from bm.core.cache import write_atomically
 from bm.evaluation.retrieval import Retrieval
 from bm.metrics import chance
+from bm.segments.anchors import PREFIX
 
 ACCURACY, METADATA = "acc.csv", "metadata.csv"
 EVERYONE = "all"
@@ -82,7 +83,8 @@ def metadata_table(
     -------
     DataFrame with columns ``subject``, ``recording``; ``word``, ``word_index``, ``sentence`` and
     ``time`` (seconds of the recording) of the anchor, where they are known; ``rank``, the number of
-    candidates above the true one (0 is best; a tie counts half); ``probability`` of the true one.
+    candidates above the true one (0 is best; a tie counts half); ``probability`` of the true one;
+    ``feature.NAME``, values at the anchor of what ``dset.extra_test_features`` asks for.
     """
     table = retrieval.table.sort_values("row", kind="stable", ignore_index=True)
     columns: dict[str, object] = {
@@ -91,6 +93,8 @@ def metadata_table(
     }
     columns.update({name: table[label] for label, name in LABELS.items() if label in table})
     columns.update(rank=table["rank"], probability=table["probability"])
+    extra = [str(name) for name in table if str(name).startswith(PREFIX)]
+    columns.update({name: table[name] for name in extra})
     found = pd.DataFrame(columns)
     for name in ("rank", "word_index"):
         if name in found and (found[name].dropna() % 1 == 0).all():

@@ -19,6 +19,7 @@ from torch import Tensor
 from bm import distrib
 from bm.core.messages import DataError
 from bm.evaluation.candidates import MAX_BYTES, Candidates, Predict, Unique
+from bm.evaluation.statistics import hits, interval
 from bm.metrics import chance, rank_of_truth, top_k_accuracy
 from bm.segments import SegmentBatch, SegmentDataset
 
@@ -26,7 +27,6 @@ logger = logging.getLogger(__name__)
 
 KS = (1, 5, 10)
 N_BEST = 5
-N_RESAMPLES = 2000
 OUTCOME = ("row", "candidate", "rank", "probability")
 
 
@@ -85,16 +85,9 @@ class Retrieval:
         return float(np.sqrt(accuracy * (1 - accuracy) / len(self.table)))
 
     def interval(self, k: int, seed: int = 0) -> tuple[float, float] | None:
-        """95 % bootstrap interval of the top-k accuracy over subjects; None below three."""
-        of_subject = np.array(list(self.by_subject(k).values()))
-        n_segments = np.array(list(self.n_by_subject().values()))
-        n_subjects = len(of_subject)
-        if n_subjects < 3:
-            return None
-        drawn = np.random.default_rng(seed).integers(n_subjects, size=(N_RESAMPLES, n_subjects))
-        means = (of_subject * n_segments)[drawn].sum(axis=1) / n_segments[drawn].sum(axis=1)
-        low, high = np.quantile(means, [0.025, 0.975])
-        return float(low), float(high)
+        """95 % interval of the top-k accuracy over subjects (BCa); None below three."""
+        found = interval(hits(self.table["rank"], k), self.table["subject"].to_numpy(), seed=seed)
+        return None if found is None else (found.low, found.high)
 
     def metrics(self) -> dict[str, float]:
         """Top-k accuracies and their chance levels, by the names used in histories."""

@@ -4,7 +4,7 @@ Enters: ``key=value`` arguments. Leaves: a dataclass with the options, and a con
 """
 
 import typing
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, TypeVar
 
 from bm.config import CONF, Config, ConfigError, from_hydra
@@ -27,27 +27,22 @@ def read_options(kind: type[Options], arguments: Sequence[str]) -> tuple[Options
     ------
     UsageError : an unknown or repeated key, or a value that is missing or of the wrong type.
     """
-    hints = typing.get_type_hints(kind)
     shared = {*Config.__dataclass_fields__, *(path.name for path in CONF.iterdir())}
-    values: dict[str, Any] = {}
-    overrides = []
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        is_own = key in hints
-        if not is_own and key.lstrip("+~").split(".")[0] not in shared:
-            hint = did_you_mean(key, hints).removesuffix(".")
-            raise UsageError(f"Unknown option {key!r}. {hint}; and all keys of the configuration.")
-        if not equals or not value.strip():
-            raise UsageError(f"Option {key} needs a value: {key}=...")
-        if not is_own:
-            overrides.append(argument)
-        elif key in values:
-            raise UsageError(f"Option {key} is given twice.")
-        else:
-            values[key] = convert(hints[key], value.strip(), key)
+    values, overrides = _divide(kind, arguments, shared)
     if not values.get("selections"):
         raise UsageError("Say which recordings are meant: 'selections=[NAME,...]'")
     return kind(**values), overrides
+
+
+def read_own(kind: type[Options], arguments: Sequence[str]) -> Options:
+    """Read the options of a script that takes no overrides.
+
+    Raises
+    ------
+    UsageError : an unknown or repeated key, or a value that is missing or of the wrong type.
+    """
+    values, _ = _divide(kind, arguments, set())
+    return kind(**values)
 
 
 def compose(selections: Sequence[str], overrides: Sequence[str]) -> Config:
@@ -62,3 +57,28 @@ def compose(selections: Sequence[str], overrides: Sequence[str]) -> Config:
         return from_hydra(experiment.get_xp(arguments).cfg)
     except ConfigError as error:
         raise UsageError(str(error)) from error
+
+
+def _divide(
+    kind: type[Any], arguments: Sequence[str], shared: Collection[str]
+) -> tuple[dict[str, Any], list[str]]:
+    """Values of a script's options, and the arguments whose keys are among the shared ones."""
+    hints = typing.get_type_hints(kind)
+    values: dict[str, Any] = {}
+    overrides = []
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        is_own = key in hints
+        if not is_own and key.lstrip("+~").split(".")[0] not in shared:
+            hint = did_you_mean(key, hints).removesuffix(".")
+            others = "; and all keys of the configuration" if shared else ""
+            raise UsageError(f"Unknown option {key!r}. {hint}{others}.")
+        if not equals or not value.strip():
+            raise UsageError(f"Option {key} needs a value: {key}=...")
+        if not is_own:
+            overrides.append(argument)
+        elif key in values:
+            raise UsageError(f"Option {key} is given twice.")
+        else:
+            values[key] = convert(hints[key], value.strip(), key)
+    return values, overrides

@@ -20,9 +20,8 @@ from bm.segments import (
     SegmentLoader,
     SignalStore,
     Splits,
-    prepare,
 )
-from bm.segments.prepare import BlockRule, Prepared, SignalSettings
+from bm.segments.prepare import BlockRule, Prepared, SignalSettings, prepare
 
 RATE = 120
 PLANTED = 36

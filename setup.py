@@ -56,6 +56,7 @@ EXTRAS = {
     ],
     "audio": ["librosa>=0.11,<1"],
     "text": ["spacy>=3.8.18,<4", "wordfreq>=3.1,<4"],
+    "encoders": ["braindecode>=1.8,<2"],
     "demo": ["espeakng-loader>=0.2.4,<1"],
 }
 

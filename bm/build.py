@@ -276,7 +276,8 @@ def describe(config: Config, data: Data, provenance: Provenance) -> dict[str, An
 
 def _check_positions(config: Config, splits: Splits) -> None:
     """Spatial attention needs to know where at least one sensor is."""
-    if not config.simpleconv.merger:
+    is_ours = config.model_name == "simpleconv" and config.encoder.target is None
+    if not (is_ours and config.simpleconv.merger):
         return
     for item in splits.prepared:
         places = item.signal.sensors.places(config.dset.sensor_dimensions)

@@ -11,7 +11,15 @@ from bm.config import Config
 from bm.core.messages import check_choice
 from bm.features import Feature
 from bm.features.chunk import Wav2VecChunk
-from bm.models import ConvRNN, DeepMel, SegmentSound, SimpleConv
+from bm.models import (
+    ConvRNN,
+    DeepMel,
+    ExternalEncoder,
+    SegmentSound,
+    SimpleConv,
+    build_external,
+)
+from bm.segments import WindowRule
 
 
 def build_models(
@@ -40,7 +48,9 @@ def build_models(
     if parts:
         models["features"] = parts[0] if len(parts) == 1 else nn.Sequential(*parts)
     n_room = _room_for_subjects(config, n_subjects)
-    if config.model_name == "convrnn":
+    if config.encoder.target is not None:
+        models["meg"] = _build_external(config, n_sensors, n_features, n_room)
+    elif config.model_name == "convrnn":
         models["meg"] = _build_conv_rnn(config, n_sensors, n_features, n_room)
     else:
         models["meg"] = _build_simple_conv(config, n_sensors, n_features, n_room, n_subjects)
@@ -98,6 +108,22 @@ def _build_conv_rnn(config: Config, n_sensors: int, n_features: int, n_room: int
         options["hidden_features"] = _hidden(hidden.features, "convrnn.hidden.features")
     width = _hidden(hidden.meg, "convrnn.hidden.meg")
     return ConvRNN(n_sensors, n_outputs, n_room, width, **options)
+
+
+def _build_external(config: Config, n_sensors: int, n_outputs: int, n_room: int) -> ExternalEncoder:
+    if config.task.type == "encode":
+        raise ValueError("task.type=encode needs an encoder that sees features: model=convrnn.")
+    dset = config.dset
+    n_delay = int(config.task.offset_meg_ms / 1000 * dset.sample_rate)
+    sizes = {
+        "n_sensors": n_sensors,
+        "n_outputs": n_outputs,
+        "n_subjects": n_room,
+        "n_axes": dset.sensor_dimensions,
+        "n_times": WindowRule(dset.tmin, dset.tmax).n_times(dset.sample_rate) - n_delay,
+        "sample_rate": dset.sample_rate,
+    }
+    return build_external(str(config.encoder.target), config.encoder.params, sizes)
 
 
 def _options(kind: type[nn.Module], section: object) -> dict[str, Any]:

@@ -234,6 +234,14 @@ class ConvRNNConfig:
 
 
 @dataclass(frozen=True)
+class EncoderConfig:
+    """An encoder by import path (``encoder``)."""
+
+    target: str | None = None
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Config:
     """A whole experiment."""
 
@@ -265,6 +273,7 @@ class Config:
     norm: NormConfig = field(default_factory=NormConfig)
     task: TaskConfig = field(default_factory=TaskConfig)
     simpleconv: SimpleConvConfig = field(default_factory=SimpleConvConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
     convrnn: ConvRNNConfig = field(default_factory=ConvRNNConfig)
     selections: dict[str, dict[str, Any]] = field(default_factory=dict)
     study_paths: dict[str, dict[str, Any]] = field(default_factory=dict)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from bm.core.layout import NO_POSITION
-from bm.models import ConvRNN, DeepMel, SimpleConv
+from bm.models import ConvRNN, DeepMel, SimpleConv, build_external
+from bm.models.merger import SpatialAttention
 
 CLIP_CONV: dict[str, Any] = {
     "hidden": 16,
@@ -108,6 +109,52 @@ class Inputs:
         return model(*inputs, *([] if self.features is None else [self.features]))
 
 
+class OwnEncoder(nn.Module):
+    """An encoder as somebody else would write it, from sensors alone."""
+
+    def __init__(self, n_sensors: int, n_outputs: int, width: int = 6):
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Conv1d(n_sensors, width, 5, padding=2), nn.Tanh(), nn.Conv1d(width, n_outputs, 1)
+        )
+
+    def forward(self, meg: Tensor) -> Tensor:
+        return self.layers(meg)
+
+
+class OwnAttending(nn.Module):
+    """One that knows where sensors are, made of our parts; at a third of the rate."""
+
+    def __init__(self, n_outputs: int, n_times: int, n_axes: int):
+        super().__init__()
+        self.attention = SpatialAttention(6, 32, n_axes=n_axes)
+        self.of_time = nn.Linear(n_times, n_times // 3)
+        self.final = nn.Conv1d(6, n_outputs, 1)
+
+    def forward(self, x: Tensor, layouts: Tensor, layout_index: Tensor) -> Tensor:
+        return self.final(self.of_time(self.attention(x, layouts, layout_index)))
+
+
+class OwnClassifier(nn.Module):
+    """One with a vector for each segment, and braindecode's names of the sizes."""
+
+    def __init__(self, n_chans: int, n_times: int, n_outputs: int, sfreq: float = 100.0):
+        super().__init__()
+        self.sfreq = sfreq
+        self.linear = nn.Linear(n_chans * n_times, n_outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x.flatten(1))
+
+
+def _external(name: str, **params: Any) -> Callable[[], nn.Module]:
+    sizes = {
+        "n_sensors": 9, "n_outputs": 4, "n_subjects": 3, "n_axes": 2, "n_times": 40,
+        "sample_rate": 120,
+    }  # fmt: skip
+    return lambda: build_external(f"small_models.{name}", params, sizes)
+
+
 def _simple_conv(**options: Any) -> Callable[[], nn.Module]:
     return lambda: SimpleConv(9, 4, 3, **{**CLIP_CONV, **options})
 
@@ -160,6 +207,9 @@ CASES: dict[str, Case] = {
         n_outputs=9,
         n_features=5,
     ),
+    "own encoder": Case(_external("OwnEncoder", width=5), attends=False),
+    "own attending encoder": Case(_external("OwnAttending"), needs_40=True),
+    "own classifier": Case(_external("OwnClassifier"), attends=False, needs_40=True),
     "deep mel": Case(
         lambda: DeepMel(9, n_hidden_channels=8, n_hidden_layers=4, n_out_channels=4), attends=False
     ),

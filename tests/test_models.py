@@ -8,7 +8,10 @@ import pytest
 import torch
 from small_models import CLIP_CONV, run, shapes_of
 
+from bm.build_models import build_models
+from bm.config import from_hydra
 from bm.models import DeepMel, SimpleConv
+from bm.train import main
 
 # Option: another value, and what has to be set beside it for the option to matter.
 OPTIONS: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -92,6 +95,16 @@ def test_option_changes_the_weights_or_the_output(option):
 def test_option_that_cannot_work_is_refused(options, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         SimpleConv(9, 4, 2, **{**CLIP_CONV, **options})
+
+
+def test_compact_encoder_has_a_twentieth_of_the_parameters():
+    for overrides, n_parameters in (
+        (["preset=compact"], 464_048),
+        (["preset=compact", "dset.sensor_dimensions=3", "simpleconv.merger_pos_dim=250"], 462_224),
+    ):
+        model = build_models(from_hydra(main.get_xp(overrides).cfg), 208, 1024, 27)["meg"]
+        assert sum(parameter.numel() for parameter in model.parameters()) == n_parameters
+        assert 20 < 9_565_054 / n_parameters < 21
 
 
 def test_deep_mel_must_keep_time():

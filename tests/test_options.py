@@ -159,6 +159,8 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
         3,
         {"simpleconv.transformer": 1, "simpleconv.transformer_heads": 2},
     ),
+    "encoder.target": ("small_models.OwnEncoder", {}),
+    "encoder.params": ({"width": 9}, {"encoder.target": "small_models.OwnEncoder"}),
     "model_name": ("convrnn", {**CONV_RNN, "model_name": "simpleconv"}),
     "convrnn.hidden.meg": (8, CONV_RNN),
     "convrnn.depth": (1, CONV_RNN),

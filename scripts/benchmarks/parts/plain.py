@@ -124,7 +124,13 @@ class PlainScaler:
 class PlainAttention(SpatialAttention):
     """Spatial attention that embeds the positions of each segment anew."""
 
-    def forward(self, meg: Tensor, layouts: Tensor, layout_index: Tensor) -> Tensor:
+    def forward(
+        self,
+        meg: Tensor,
+        layouts: Tensor,
+        layout_index: Tensor,
+        subject_index: Tensor | None = None,
+    ) -> Tensor:
         """[B, C, T] to [B, n_virtual, T]."""
         positions = layouts[layout_index]  # [B, C, 2]
         embedding = self.embedding(positions)  # [B, C, D]

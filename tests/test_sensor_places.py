@@ -11,13 +11,25 @@ from bm.recordings.sensors import Sensors
 
 
 def test_places_in_space_are_metres_in_a_cube_around_the_head():
-    metres = np.array([[0.0, 0.0, 0.0], [0.15, -0.075, 0.03], [np.nan, np.nan, np.nan], [0, 0, 1]])
+    metres = np.array([[0.0, 0.0, 0.0], [0.2, -0.1, 0.04], [np.nan, np.nan, np.nan], [0, 0, 1]])
     sensors = Sensors(list("abcd"), np.full((4, 2), 0.25, dtype=np.float32), metres)
     expected = [[0.5, 0.5, 0.5], [1.0, 0.25, 0.6], [NO_POSITION] * 3, [0.5, 0.5, 1.0]]
     np.testing.assert_allclose(sensors.places(3), expected, rtol=1e-6)
     assert sensors.places(2) is sensors.positions
     with pytest.raises(ValueError, match="dset.sensor_dimensions=4: choose 2 or 3"):
         sensors.places(4)
+
+
+@pytest.mark.parametrize("system", ["kit", "ctf"])
+def test_real_helmets_fit_into_the_cube(shared_data, system):
+    path = min((shared_data / system).glob({"kit": "*.con", "ctf": "*.ds"}[system]))
+    raw = {"kit": mne.io.read_raw_kit, "ctf": mne.io.read_raw_ctf}[system](path)
+    info = mne.pick_info(raw.info, mne.pick_types(raw.info, meg=True, ref_meg=False))
+    places = Sensors.from_info(info, system).places(3)
+    assert 0 < places.min() < places.max() < 1  # nothing was clipped
+    assert (np.ptp(places, axis=0) > 0.3).all()
+    gaps = np.linalg.norm(places[:, None] - places, axis=-1) + 10 * np.eye(len(places))
+    assert gaps.min(axis=1).max() < 0.2  # each has a neighbour within 8 cm
 
 
 def test_sensors_of_a_helmet_are_placed_where_the_head_was():

@@ -54,6 +54,18 @@ def test_attention_is_that_of_the_formula(n_axes, dimension):
         )
 
 
+@pytest.mark.parametrize("n_subjects", [None, 3])
+def test_layouts_that_are_not_in_the_batch_change_nothing(n_subjects):
+    torch.manual_seed(0)
+    attention = SpatialAttention(5, 32, n_subjects=n_subjects).double()
+    layouts, meg = make_layouts(9, 8).double(), torch.randn(2, 8, 7, dtype=torch.float64)
+    outputs = []
+    for chosen, index in ((layouts, [7, 2]), (layouts[[2, 7]], [1, 0])):
+        torch.manual_seed(1)  # dropout
+        outputs.append(attention(meg, chosen, torch.tensor(index), torch.tensor([0, 2])))
+    torch.testing.assert_close(*outputs)
+
+
 def test_attention_of_its_own_for_each_subject():
     torch.manual_seed(0)
     attention = SpatialAttention(5, 32, n_subjects=3).double().eval()

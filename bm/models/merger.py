@@ -98,6 +98,8 @@ class SpatialAttention(nn.Module):
         layout_index : [B], which layout each segment was recorded with.
         subject_index : [B]; attention shared by all subjects doesn't need it.
         """
+        if len(layouts) > len(meg):  # only those of the batch
+            layouts, layout_index = layouts[layout_index], torch.arange(len(meg)).to(meg.device)
         if self.heads.ndim == 2:
             weights = self.attention(layouts).to(meg.dtype)
             return weights[0] @ meg if len(weights) == 1 else weights[layout_index] @ meg

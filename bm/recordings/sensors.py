@@ -12,7 +12,7 @@ from bm.core.layout import NO_POSITION
 
 logger = logging.getLogger(__name__)
 
-HEAD_BOX = 0.3
+HEAD_BOX = 0.4
 """Edge in metres of the cube around the origin that 3-D positions are scaled from."""
 
 

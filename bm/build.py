@@ -20,6 +20,7 @@ from bm.checkpoint import CHECKPOINT
 from bm.config import Config, DsetConfig, to_dict
 from bm.core.cache import Cache
 from bm.core.layout import NO_POSITION
+from bm.core.machine import keep_freed_memory
 from bm.core.messages import DataError, check_choice
 from bm.features import Feature, build_table, make_features
 from bm.losses import ClipLoss, RegressionLoss
@@ -160,6 +161,8 @@ def build_solver(
     provenance : (key, value, source) of values that aren't the defaults, kept in the checkpoint.
     """
     device = choose_device(config.device)
+    if device == "cpu":
+        keep_freed_memory()
     data = build_data(config, device)
     splits, train = data.splits, data.splits.datasets["train"]
     _check_positions(config, splits)
@@ -223,6 +226,7 @@ def build_training(config: Config, device: str) -> Training:
         delay=config.task.offset_meg_ms / 1000,
         device=device,
         precision=config.optim.precision,
+        micro_batch=config.optim.micro_batch,
         eval_every=config.eval_every,
         n_workers=config.num_workers if device != "cpu" else 0,
         mask_loss=config.task.mask_loss,

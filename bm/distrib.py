@@ -95,26 +95,43 @@ def check_alike(digest: str, what: str) -> None:
         )
 
 
+def share_batch(batch_size: int, negatives_scope: str) -> None:
+    """Say how the processes share a batch.
+
+    Raises
+    ------
+    ValueError : some would get nothing of it.
+    """
+    n_ranks = world_size()
+    if batch_size < n_ranks:
+        raise ValueError(f"optim.batch_size={batch_size} is too small for {n_ranks} processes.")
+    n_candidates = batch_size if negatives_scope == "all" else batch_size // n_ranks
+    logger.info(
+        "Batches of %d are shared by %d processes: %d negatives per estimate "
+        "(optim.negatives_scope=%s).", batch_size, n_ranks, n_candidates - 1, negatives_scope,
+    )  # fmt: skip
+
+
 class Mean:
     """Mean over segments, of all ranks together."""
 
     def __init__(self) -> None:
-        self.total = 0.0
+        self.total: float | Tensor = 0.0
         self.n_segments = 0
 
-    def add(self, value: float, n_segments: int) -> None:
-        """Count the mean `value` of some segments of this rank."""
-        self.total += value * n_segments
+    def add(self, value: Tensor, n_segments: int) -> None:
+        """Count the mean `value` of some segments of this rank; it stays on its device."""
+        self.total = self.total + value.detach().double() * n_segments
         self.n_segments += n_segments
 
     @property
     def here(self) -> float:
         """Mean of this rank's segments so far; NaN without any."""
-        return self.total / self.n_segments if self.n_segments else float("nan")
+        return float(self.total) / self.n_segments if self.n_segments else float("nan")
 
     def everywhere(self) -> float | None:
         """Mean of all ranks' segments; None without any. All ranks must ask."""
-        summed, n_segments = total([self.total, self.n_segments])
+        summed, n_segments = total([float(self.total), self.n_segments])
         return summed / n_segments if n_segments else None
 
 

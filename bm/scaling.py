@@ -146,19 +146,24 @@ class BatchScaler:
         self._move(batch.meg.device)
         centre = self.centre[batch.recording_index][..., None]
         scale = self.scale[batch.recording_index][..., None]
-        meg = (batch.meg - centre) / scale
-        features = (batch.features - self.feature_centre[:, None]) / self.feature_scale[:, None]
-        keep = torch.ones(len(batch), dtype=torch.bool, device=meg.device)
+        meg = batch.meg - centre
+        meg /= scale  # in place: fresh memory costs more than the arithmetic
+        features = batch.features - self.feature_centre[:, None]
+        features /= self.feature_scale[:, None]
+        wanted = []
         if self.clip:
-            meg = meg.clamp(-self.max_scale, self.max_scale)
+            meg.clamp_(-self.max_scale, self.max_scale)
         else:
-            keep &= (meg.abs() <= self.max_scale).flatten(1).all(dim=1)
+            wanted.append((meg.abs() <= self.max_scale).flatten(1).all(dim=1))
         if self.exclude_empty_features:
-            keep &= batch.mask.flatten(1).any(dim=1)
+            wanted.append(batch.mask.flatten(1).any(dim=1))
         scaled = SegmentBatch(
             meg, features, batch.mask, batch.subject_index, batch.recording_index,
             batch.layout_index, batch.row,
         )  # fmt: skip
+        if not wanted:  # nothing that the host would have to wait for
+            return scaled
+        keep = torch.stack(wanted).all(dim=0)
         return scaled if keep.all() else scaled.select(keep)
 
     def state_dict(self) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from bm import distrib
+from bm.accumulation import backward_in_parts
 from bm.checkpoint import CHECKPOINT, check_same_data, read_checkpoint, write_checkpoint
 from bm.core.hashing import digest
 from bm.core.progress import progress
@@ -24,9 +25,12 @@ from bm.evaluation import Prediction, Retrieval, retrieve
 from bm.evaluation.words import word_accuracy
 from bm.scaling import BatchScaler
 from bm.segments import SegmentBatch, SegmentLoader, Splits, align_to_delay
-from bm.training import History, Training
+from bm.training import History, Training, mean_loss
 
 logger = logging.getLogger(__name__)
+
+N_LOSSES_SHOWN = 50
+"""In the progress bar of an epoch."""
 
 
 class Solver:
@@ -64,7 +68,10 @@ class Solver:
         self.loss = loss.to(training.device)
         self.scaler = scaler
         self.layouts = splits.layouts.to(training.device)
-        self.optimizer = torch.optim.Adam(models.parameters(), lr=lr, betas=(0.9, beta2))
+        fused = torch.device(training.device).type == "cuda"  # rounds in another order
+        self.optimizer = torch.optim.Adam(
+            models.parameters(), lr=lr, betas=(0.9, beta2), fused=fused
+        )
         self.folder = folder
         self.about = about or {}
         self.publish = publish
@@ -122,24 +129,46 @@ class Solver:
             loader.epoch(epoch), f"epoch {epoch + 1}", "segments", len(loader),
             self.training.batch_size, self.training.n_prints,
         )  # fmt: skip
+        every = max(1, len(loader) // N_LOSSES_SHOWN)
         for batch in bar:
             scaled = self.scaler(batch)
             of_ranks = distrib.counts(len(scaled))
             if not all(of_ranks):  # one rank has none left, and all must take the same steps
                 n_skipped += 1
                 continue
-            prediction, mask = self._forward(scaled)
-            loss = self.loss(prediction.estimate, self._candidates(prediction.target), mask)
             self.optimizer.zero_grad(set_to_none=True)
-            (loss * (len(scaled) / sum(of_ranks))).backward()
+            loss = self._backward(scaled, len(scaled) / sum(of_ranks))
             distrib.sum_gradients(_parameters(self.optimizer))
             self.optimizer.step()
-            mean.add(loss.item(), len(scaled))
-            bar.set_postfix_str(f"loss {mean.here:.3f}", refresh=False)
+            mean.add(loss, len(scaled))
+            if bar.n % every == 0:  # reading the loss makes the host wait for a GPU
+                bar.set_postfix_str(f"loss {mean.here:.3f}", refresh=False)
         distrib.average_statistics(self.models)
         if n_skipped:
             logger.warning("%d batches were skipped: too few segments were left.", n_skipped)
-        return {"loss": _mean(mean, f"training (epoch {epoch + 1})")}
+        return {"loss": mean_loss(mean, f"training (epoch {epoch + 1})")}
+
+    def _backward(self, batch: SegmentBatch, factor: float) -> Tensor:
+        """Loss of a scaled batch, after `factor` times its gradients went to the parameters."""
+        n_at_once = self.training.micro_batch or len(batch)
+        if n_at_once >= len(batch):
+            prediction, mask = self._forward(batch)
+            loss: Tensor = self.loss(prediction.estimate, self._candidates(prediction.target), mask)
+            (loss * factor).backward()
+            return loss.detach()
+
+        def forward(part: SegmentBatch) -> tuple[Tensor, Tensor]:
+            prediction, _ = self._forward(part)
+            return prediction.estimate, prediction.target
+
+        def loss_of(estimates: Tensor, targets: Tensor) -> Tensor:
+            value: Tensor = self.loss(
+                estimates, self._candidates(targets), self._mask(batch, targets)
+            )
+            return value
+
+        parts = [batch.select(rows) for rows in torch.arange(len(batch)).split(n_at_once)]
+        return backward_in_parts(parts, forward, loss_of, self.models, factor)
 
     @torch.no_grad()
     def _validate(self) -> dict[str, float]:
@@ -151,8 +180,8 @@ class Solver:
             candidates = self._candidates(prediction.target)
             if len(prediction.row):
                 loss = self.loss(prediction.estimate, candidates, mask)
-                mean.add(loss.item(), len(prediction.row))
-        return {"loss": _mean(mean, "validation")}
+                mean.add(loss, len(prediction.row))
+        return {"loss": mean_loss(mean, "validation")}
 
     def test(self) -> dict[str, float]:
         """Segment and word accuracy of the best state on the test split."""
@@ -287,21 +316,13 @@ class Solver:
 
     def _check_ranks(self) -> None:
         """Make sure that all ranks start from the same, and say how they share a batch."""
-        n_ranks, batch_size = distrib.world_size(), self.training.batch_size
-        if n_ranks == 1:
+        if distrib.world_size() == 1:
             return
-        if batch_size < n_ranks:
-            raise ValueError(f"optim.batch_size={batch_size} is too small for {n_ranks} processes.")
         sizes = [len(dataset) for dataset in self.splits.datasets.values()]
         weights = [weight.double().sum().item() for weight in self.models.state_dict().values()]
-        begun = [self.splits.recordings, sizes, weights, len(self.history)]
-        distrib.check_alike(digest(begun), "recordings, segments or initial weights")
-        scope = self.training.negatives_scope
-        n_candidates = batch_size if scope == "all" else batch_size // n_ranks
-        logger.info(
-            "Batches of %d are shared by %d processes: %d negatives per estimate "
-            "(optim.negatives_scope=%s).", batch_size, n_ranks, n_candidates - 1, scope,
-        )  # fmt: skip
+        begun = digest([self.splits.recordings, sizes, weights, len(self.history)])
+        distrib.check_alike(begun, "recordings, segments or initial weights")
+        distrib.share_batch(self.training.batch_size, self.training.negatives_scope)
 
     def _forward(self, batch: SegmentBatch) -> tuple[Prediction, Tensor | None]:
         """Predict a scaled batch; also the mask [B, 1, T] of samples that count, if not all do."""
@@ -309,10 +330,12 @@ class Solver:
         device = torch.device(self.training.device)
         with torch.autocast(device.type, torch.bfloat16, enabled=self.training.precision == "bf16"):
             estimate = self.model(meg, batch.subject_index, self.layouts, batch.layout_index)
-        mask = None
-        if self.training.mask_loss:
-            mask = batch.mask[..., : target.shape[-1]].to(target.dtype)
-        return Prediction(estimate.float(), target, batch.row), mask
+        return Prediction(estimate.float(), target, batch.row), self._mask(batch, target)
+
+    def _mask(self, batch: SegmentBatch, target: Tensor) -> Tensor | None:
+        if not self.training.mask_loss:
+            return None
+        return batch.mask[..., : target.shape[-1]].to(target.dtype)
 
     def _aligned(self, meg: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         meg, target = align_to_delay(meg, features, self.training.delay, self.training.sample_rate)
@@ -324,17 +347,3 @@ class Solver:
 def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
     """Everything that is trained."""
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-
-def _mean(losses: distrib.Mean, stage: str) -> float:
-    mean = losses.everywhere()
-    if mean is None:
-        raise ValueError(
-            f"No segments left in {stage}: all were rejected. Is norm.max_scale too low?"
-        )
-    if not math.isfinite(mean):
-        raise FloatingPointError(
-            f"The loss became {mean} in {stage}. Try a lower optim.lr, optim.precision=fp32, or "
-            "norm.clip=true with norm.max_scale=20."
-        )
-    return mean

@@ -1,6 +1,9 @@
 """How to train: the settings of the solver, and the history that it keeps."""
 
+import math
 from dataclasses import dataclass
+
+from bm import distrib
 
 History = list[dict[str, dict[str, float]]]
 
@@ -18,6 +21,7 @@ class Training:
     sample_rate : Hz.
     device : "cpu", "cuda", ...
     precision : "fp32", or "bf16" autocast.
+    micro_batch : segments whose activations are held at a time; None: the whole batch.
     eval_every : test the best state every so many epochs if it has changed; always after the last.
     n_workers : batches prepared ahead.
     mask_loss : only samples in which a word is heard count.
@@ -37,6 +41,7 @@ class Training:
     delay: float = 0.0
     device: str = "cpu"
     precision: str = "fp32"
+    micro_batch: int | None = None
     eval_every: int = 1
     n_workers: int = 0
     mask_loss: bool = False
@@ -47,3 +52,31 @@ class Training:
     word_study: str | None = None
     random_estimates: bool = False
     n_prints: int = 5
+
+    def __post_init__(self) -> None:
+        if self.micro_batch is not None and self.micro_batch < 1:
+            raise ValueError(
+                f"optim.micro_batch={self.micro_batch} must be at least 1, or null for the whole "
+                "batch."
+            )
+
+
+def mean_loss(losses: distrib.Mean, stage: str) -> float:
+    """Loss of a stage over all ranks.
+
+    Raises
+    ------
+    ValueError : no segments were left.
+    FloatingPointError : training has diverged.
+    """
+    mean = losses.everywhere()
+    if mean is None:
+        raise ValueError(
+            f"No segments left in {stage}: all were rejected. Is norm.max_scale too low?"
+        )
+    if not math.isfinite(mean):
+        raise FloatingPointError(
+            f"The loss became {mean} in {stage}. Try a lower optim.lr, optim.precision=fp32, or "
+            "norm.clip=true with norm.max_scale=20."
+        )
+    return mean

@@ -67,6 +67,7 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "optim.loss": ("mse", {}),
     "optim.max_batches": (3, {}),
     "optim.precision": ("bf16", {}),
+    "optim.micro_batch": (5, {}),
     "optim.negatives_scope": ("all", {}),
     "optim.batch_norm_scope": ("all", {}),
     "test.wer_negatives": (100, {}),

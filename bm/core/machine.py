@@ -1,10 +1,13 @@
 """What this machine lets a process use: cores and memory, within the limits of its job."""
 
+import ctypes
 import os
+import sys
 from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_GROUP = Path("/proc/self/cgroup")
+TRIM_THRESHOLD, MMAP_MAX = -1, -4  # of mallopt, in malloc.h
 
 
 def available_memory() -> int:
@@ -28,6 +31,20 @@ def n_cores() -> int:
         except (OSError, ValueError):  # no limit: the file is missing, or says "max"
             continue
     return max(1, min(number for number in cores if number))
+
+
+def keep_freed_memory() -> bool:
+    """Let this process keep the memory that it frees, for its next large arrays.
+
+    Otherwise the kernel clears each large array anew, page by page: on a CPU that costs a large
+    batch more than the arithmetic. Returns whether the C library can be told so (glibc can).
+    """
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    mallopt = getattr(library, "mallopt", None)
+    if mallopt is None:
+        return False
+    largest = 2**31 - 1
+    return bool(mallopt(MMAP_MAX, 0)) and bool(mallopt(TRIM_THRESHOLD, largest))
 
 
 def _groups() -> list[Path]:

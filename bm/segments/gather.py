@@ -131,8 +131,8 @@ class SegmentGatherer:
     def _gather_features(self, samples: Tensor) -> Tensor:
         stimuli = self.stimuli
         parts = [
-            rows[timeline[samples]]
+            rows.index_select(0, timeline[samples].flatten())
             for rows, timeline in zip(stimuli.rows, stimuli.timelines, strict=True)
         ]
         joined = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
-        return joined.transpose(1, 2)
+        return joined.view(*samples.shape, -1).transpose(1, 2)

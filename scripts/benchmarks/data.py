@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 
-from bm.core.machine import n_cores
+from bm.core.machine import keep_freed_memory, n_cores
 from bm.scaling import BatchScaler
 from bm.segments.gather import SegmentGatherer
 from bm.segments.loader import SegmentLoader
@@ -51,6 +51,7 @@ class Settings:
 def run(settings: Settings) -> list[Row]:
     """Measure each kind of features."""
     torch.set_num_threads(settings.n_threads or n_cores())
+    keep_freed_memory()
     rows = []
     for feature in settings.features:
         made = make(settings.hours, settings.n_sensors, settings.n_subjects, feature)

@@ -25,7 +25,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from bm.core.machine import n_cores
+from bm.core.machine import keep_freed_memory, n_cores
 from bm.losses import ClipLoss
 from bm.scaling import BatchScaler
 from bm.segments.batch import SegmentBatch, align_to_delay
@@ -107,6 +107,7 @@ def run(settings: Settings) -> list[Row]:
     """Measure steps, the roof, and epochs."""
     n_threads = settings.n_threads or n_cores()
     torch.set_num_threads(n_threads)
+    keep_freed_memory()
     batch = made_batch(settings)
     cases = {"plain, fp32": step_case(trainer(settings, is_plain=True), batch, settings)}
     for precision in settings.precisions:

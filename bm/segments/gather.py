@@ -135,4 +135,4 @@ class SegmentGatherer:
             for rows, timeline in zip(stimuli.rows, stimuli.timelines, strict=True)
         ]
         joined = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
-        return joined.view(*samples.shape, -1).transpose(1, 2)
+        return joined.view(*samples.shape, joined.shape[-1]).transpose(1, 2)

@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKERS ?= 2
 TESTS ?= tests
+export SLURM_SANDBOX ?= /var/lib/bm-slurm
 
 # Tests never reach the network, and parallel workers share the cores instead of fighting for them.
 OFFLINE := HF_HUB_OFFLINE=1 TRANSFORMERS_OFFLINE=1 HF_DATASETS_OFFLINE=1
@@ -17,7 +18,7 @@ PATIENT := OMP_WAIT_POLICY=passive
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install check-conf demo test format clean \
+.PHONY: help install check-conf demo test test-slurm format clean \
 	lint lint-format lint-rules lint-types lint-layers lint-spelling lint-notebooks
 
 help: ## list these targets
@@ -73,6 +74,11 @@ lint-spelling: install
 
 lint-notebooks: install
 	@git ls-files -z '*.ipynb' | xargs -0 -r $(BIN)/nbstripout --verify
+
+test-slurm: install ## run the tests that need SLURM, on a throw-away cluster of this machine (as root)
+	@scripts/slurm_sandbox.sh up
+	SLURM_CONF=$(SLURM_SANDBOX)/slurm.conf $(OFFLINE) $(ONE_THREAD) $(BIN)/python -m pytest -m slurm $(TESTS); \
+		result=$$?; scripts/slurm_sandbox.sh down; exit $$result
 
 format: install ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix .

@@ -35,7 +35,6 @@ DEFAULT_FILES = {
 """Files that say, with ``config.yaml``, what holds where nothing is chosen."""
 
 UNSUPPORTED = {
-    "wandb": "metrics are in history.json",
     "eval_train_set": "nothing ever read it",
     "optim.use_weighting": "only the regression_classification loss would use it",
     "optim.svd": "the penalty isn't available",

@@ -246,6 +246,7 @@ class EncoderConfig:
 class Config:
     """A whole experiment."""
 
+    tensorboard: bool = False
     num_prints: int = 5
     device: str = "cuda"
     num_workers: int = 2

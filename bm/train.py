@@ -27,11 +27,13 @@ from bm.config import (
     explain_override,
     from_hydra,
     provenance,
+    to_dict,
 )
 from bm.core.cache import Cache
 from bm.core.messages import DataError
 from bm.evaluation.audit import audit_splits, enforce
 from bm.preparation import download_studies, prepare_recordings, summary
+from bm.tracking import Publish, TensorBoard, WeightsAndBiases, publish_to
 
 logger = logging.getLogger(__name__)
 
@@ -120,7 +122,7 @@ def run(config: Config) -> None:
     logger.info("Experiment %s in %s.", xp.sig, folder)
     if config.continue_sig is not None:
         wait_for(config.continue_sig)
-    solver = build_solver(config, folder, xp.link.update_history, origin)
+    solver = build_solver(config, folder, make_publish(config, xp), origin)
     if config.audit != "off":
         cache = Cache(dora.to_absolute_path(config.cache))
         enforce(audit_splits(solver.splits, solver.scaler.fitted_on, cache), config.audit)
@@ -128,6 +130,21 @@ def run(config: Config) -> None:
     if distrib.is_main():
         (folder / DONE).touch()
     logger.info("Next: python -m scripts.run_eval_probs 'sigs=[%s]'", xp.sig)
+
+
+def make_publish(config: Config, xp: dora.XP) -> Publish:
+    """Where the history goes: ``history.json``, and what else the configuration asks for."""
+    sinks: list[Publish] = [xp.link.update_history]
+    if distrib.is_main():
+        if config.tensorboard:
+            sinks.append(TensorBoard(Path(xp.folder)))
+        wandb = config.wandb
+        if wandb.use_wandb:
+            values = to_dict(config)
+            sinks.append(
+                WeightsAndBiases(Path(xp.folder), xp.sig, wandb.project, wandb.group, values)
+            )
+    return publish_to(sinks)
 
 
 def wait_for(sig: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from bm import play
 from bm.build import build_windows
 from bm.config import Config, from_dict
 from bm.core.layout import NO_POSITION
@@ -119,6 +120,16 @@ def evaluate_solver(solver: Solver, out: Path | None = None) -> Evaluation:
     return Evaluation(write_report(out, content), retrieval, ceiling)
 
 
+def evaluate_sig(sig: str, out: Path | None = None) -> list[str]:
+    """Evaluate an experiment by its signature; returns lines that tell of it."""
+    return _tell(evaluate_solver(play.get_solver_from_sig(sig), out))
+
+
+def evaluate_checkpoint(path: Path, out: Path | None = None) -> list[str]:
+    """Evaluate a checkpoint file, or the folder that holds one; returns lines that tell of it."""
+    return _tell(evaluate_solver(play.get_solver_from_checkpoint(path), out))
+
+
 def find_ceiling(
     solver: Solver, retrieval: Retrieval, window: WindowRule
 ) -> dict[int, float] | None:
@@ -227,3 +238,7 @@ def _count(n: int, what: str) -> str:
 
 def _too_few(retrieval: Retrieval) -> str:
     return f"too few candidates for a segment accuracy: {retrieval.n_candidates}"
+
+
+def _tell(evaluation: Evaluation) -> list[str]:
+    return [*evaluation.lines(), f"report {evaluation.report}"]

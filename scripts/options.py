@@ -27,8 +27,7 @@ def read_options(kind: type[Options], arguments: Sequence[str]) -> tuple[Options
     ------
     UsageError : an unknown or repeated key, or a value that is missing or of the wrong type.
     """
-    shared = {*Config.__dataclass_fields__, *(path.name for path in CONF.iterdir())}
-    values, overrides = _divide(kind, arguments, shared)
+    values, overrides = divide(kind, arguments)
     if not values.get("selections"):
         raise UsageError("Say which recordings are meant: 'selections=[NAME,...]'")
     return kind(**values), overrides
@@ -41,28 +40,26 @@ def read_own(kind: type[Options], arguments: Sequence[str]) -> Options:
     ------
     UsageError : an unknown or repeated key, or a value that is missing or of the wrong type.
     """
-    values, _ = _divide(kind, arguments, set())
+    values, _ = divide(kind, arguments, ())
     return kind(**values)
 
 
-def compose(selections: Sequence[str], overrides: Sequence[str]) -> Config:
-    """Configuration that ``dora run`` would have with these overrides.
+def divide(
+    kind: type[Any], arguments: Sequence[str], shared: Collection[str] | None = None
+) -> tuple[dict[str, Any], list[str]]:
+    """Values of a script's options, and the arguments whose keys are among the shared ones.
+
+    Parameters
+    ----------
+    kind, arguments : as for `read_options`.
+    shared : None: all keys of the configuration.
 
     Raises
     ------
-    UsageError : a key or value isn't what it should be.
+    UsageError : as `read_options`.
     """
-    arguments = [f"dset.selections=[{','.join(selections)}]", *overrides]
-    try:
-        return from_hydra(experiment.get_xp(arguments).cfg)
-    except ConfigError as error:
-        raise UsageError(str(error)) from error
-
-
-def _divide(
-    kind: type[Any], arguments: Sequence[str], shared: Collection[str]
-) -> tuple[dict[str, Any], list[str]]:
-    """Values of a script's options, and the arguments whose keys are among the shared ones."""
+    if shared is None:
+        shared = {*Config.__dataclass_fields__, *(path.name for path in CONF.iterdir())}
     hints = typing.get_type_hints(kind)
     values: dict[str, Any] = {}
     overrides = []
@@ -82,3 +79,17 @@ def _divide(
         else:
             values[key] = convert(hints[key], value.strip(), key)
     return values, overrides
+
+
+def compose(selections: Sequence[str], overrides: Sequence[str]) -> Config:
+    """Configuration that ``dora run`` would have with these overrides.
+
+    Raises
+    ------
+    UsageError : a key or value isn't what it should be.
+    """
+    arguments = [f"dset.selections=[{','.join(selections)}]", *overrides]
+    try:
+        return from_hydra(experiment.get_xp(arguments).cfg)
+    except ConfigError as error:
+        raise UsageError(str(error)) from error

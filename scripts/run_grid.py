@@ -32,7 +32,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import dora
 import treetable
@@ -41,7 +40,7 @@ from dora.shep import Sheep
 from bm.checkpoint import DONE
 from bm.train import main as experiment
 from scripts.experiments import Grid, find_grid
-from scripts.options import UsageError, convert
+from scripts.options import UsageError, divide
 
 logger = logging.getLogger(__name__)
 
@@ -126,17 +125,7 @@ def read(arguments: Sequence[str]) -> tuple[Options, list[str]]:
     ------
     UsageError : a value is missing or isn't what it should be.
     """
-    values: dict[str, Any] = {}
-    overrides = []
-    kinds = {"gpus": list[str], "only": list[str]}
-    for argument in arguments:
-        key, equals, value = argument.partition("=")
-        if not equals or not value.strip():
-            raise UsageError(f"Option {key} needs a value: {key}=...")
-        if key in Options.__dataclass_fields__:
-            values[key] = convert(kinds.get(key, int), value.strip(), key)
-        else:
-            overrides.append(argument)
+    values, overrides = divide(Options, arguments)
     options = Options(**values)
     if options.ddp < 1 or options.retries < 0 or options.jobs < 0:
         raise UsageError("jobs and ddp must be at least 1, and retries at least 0.")

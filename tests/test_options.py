@@ -193,6 +193,10 @@ ATTRIBUTES = (
 )  # that weights don't show
 RAISING = ("dset.min_n_blocks_per_split", "dset.on_bad_recording")
 ELSEWHERE = {
+    "tensorboard": "test_tracking.py",
+    "wandb.use_wandb": "test_tracking.py",
+    "wandb.project": "test_tracking.py",
+    "wandb.group": "test_tracking.py",
     "device": "test_device_and_workers",
     "num_workers": "test_device_and_workers",
     "cache": "test_cache_is_where_it_is_told_to_be",

@@ -28,7 +28,7 @@ NOT_IMPORTED = {
     "pyarrow": "pandas reads and writes the event tables with it",
     "transformers": "the wav2vec 2.0 feature of the published configuration",
 }
-OPTIONAL = {"espeakng-loader", "librosa", "spacy", "wordfreq"}
+OPTIONAL = {"espeakng-loader", "hiplot", "librosa", "spacy", "tensorboard", "wandb", "wordfreq"}
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +106,7 @@ def test_tests_run_with_the_pinned_versions(requirements, pins):
         *requirements["dev"],
         *requirements["audio"],
         *requirements["demo"],
+        *requirements["tracking"],
     ]
     for name in names(ranges):
         assert Version(version(name)).public == pins[name], name

@@ -169,7 +169,7 @@ def test_lost_task_of_a_job_array_is_a_reason_for_its_own_recordings(
 @pytest.mark.slurm
 def test_real_cluster_prepares_a_study(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["selections=[fake]", *FAKE, f"cache={tmp_path / 'cache'}", f"out={tmp_path}"]
-    options = ["slurm=true", "group=1", "cpus=1", "mem_gb=2", "hours=0.2"]
+    options = ["distributed=true", "group=1", "cpus=1", "mem_gb=2", "hours=0.2"]
     assert script.main([*arguments, *options]) == 0
     assert "2 recordings ok, 0 failed." in capsys.readouterr().out
     assert len(list((tmp_path / "slurm").glob("*_result.pkl"))) == 2
@@ -182,9 +182,9 @@ def test_real_cluster_prepares_a_study(tmp_path: Path, capsys: pytest.CaptureFix
         (["n_process=2"], "Did you mean 'n_processes'"),
         (["n_processes=two"], "should be a whole number"),
         (["n_processes=0"], "must be more than 0"),
-        (["gpus=1"], "add slurm=true"),
-        (["slurm=maybe"], "should be true or false"),
-        (["slurm=true", "n_processes=2"], "choose at_once="),
+        (["gpus=1"], "add distributed=true"),
+        (["distributed=maybe"], "should be true or false"),
+        (["distributed=true", "n_processes=2"], "choose at_once="),
         (["dset.features=[MelSpectrun]"], "Did you mean 'MelSpectrum'"),
     ],
 )
@@ -199,8 +199,8 @@ def test_machine_without_slurm_is_told_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert script.main(["selections=[fake]", *FAKE, f"cache={tmp_path}", "slurm=true"]) == 2
-    assert "n_processes=N" in capsys.readouterr().err
+    assert script.main(["selections=[fake]", *FAKE, f"cache={tmp_path}", "distributed=true"]) == 2
+    assert "SLURM can't be reached from here" in capsys.readouterr().err
 
 
 def test_help_is_printed(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ from dora import Explorer
 from bm.build import build_solver
 from bm.config import from_hydra
 from bm.train import main as experiment
-from scripts import run_eval_probs
+from scripts import evaluate, run_eval_probs
 from scripts.evaluate import evaluate_solver, sensor_maps
 from scripts.experiments import experiments_of
 from scripts.run_eval_probs import UsageError, read_options
@@ -102,7 +102,7 @@ def test_experiment_that_fails_does_not_stop_the_others(
             raise ValueError("no experiment 'deadbeef'")
         return solver
 
-    monkeypatch.setattr(run_eval_probs.play, "get_solver_from_sig", load)
+    monkeypatch.setattr(evaluate.play, "get_solver_from_sig", load)
     assert run_eval_probs.main(["sigs=[deadbeef,1234e567]", f"out={tmp_path}"]) == 1
     printed = capsys.readouterr()
     assert "1234e567: top-10" in printed.out

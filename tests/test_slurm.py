@@ -1,0 +1,104 @@
+"""A real SLURM cluster: jobs of a grid fail, are cancelled and preempted; then the evaluation."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import pytest
+
+from bm.checkpoint import CHECKPOINT, DONE
+from scripts.experiments import find_grid
+
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(900)]
+
+FLAGS = ["--no_git_save", "--no_monitoring", "-g", "2"]
+
+
+@pytest.fixture
+def env(python_env):
+    return {**python_env, "BM_SLURM": "sandbox"}
+
+
+@pytest.fixture
+def dora(tmp_path, env):
+    """`dora grid trial` in a folder; returns what it prints."""
+
+    def grid(folder, *arguments):
+        place = tmp_path / folder
+        place.mkdir(exist_ok=True)
+        (place / "cache").is_symlink() or (place / "cache").symlink_to(tmp_path)
+        command = [sys.executable, "-m", "dora", "-P", "bm", "grid", *FLAGS, "trial", *arguments]
+        done = subprocess.run(command, cwd=place, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    return grid
+
+
+def wait_until(condition: Callable[[], object], what: str) -> None:
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() - began < 300, f"waited in vain until {what}"
+        time.sleep(0.2)
+
+
+def state(job: str) -> str:
+    """State of the first line that the accounting has of a job."""
+    command = ["sacct", "-X", "-n", "-P", "-D", "-j", job, "-o", "State"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return printed.split("\n")[-2] if printed.strip() else ""
+
+
+def test_grid_survives_failure_cancellation_and_preemption_and_is_evaluated(dora, tmp_path, env):
+    first, second, third, child = find_grid("trial").signatures
+    xps = tmp_path / "grid" / "outputs" / "xps"
+
+    def history(sig, folder="grid"):
+        path = tmp_path / folder / "outputs" / "xps" / sig / "history.json"
+        return json.loads(path.read_text()) if path.exists() else []
+
+    def job(sig):
+        return json.loads((xps / sig / "job.json").read_text())["job_id"]
+
+    def is_done(sig, folder="grid"):
+        return (tmp_path / folder / "outputs" / "xps" / sig / DONE).exists()
+
+    (xps / third).mkdir(parents=True)
+    (xps / third / CHECKPOINT).write_bytes(b"damaged")
+    dora("whole", "0")  # the same as the first experiment, left in peace
+    dora("grid")
+    assert {job(sig).split("_")[0] for sig in (first, second, third)} == {job(first).split("_")[0]}
+    dora("grid", "1", "-C")
+    wait_until(lambda: len(history(first)) >= 2, "the first experiment has two epochs")
+    subprocess.run(["scancel", "--signal=USR2", job(first)], check=True)
+    wait_until(lambda: state(job(second)).startswith("CANCELLED"), "the second is cancelled")
+    wait_until(lambda: state(job(third)) == "FAILED", "the third has failed")
+
+    (xps / third / CHECKPOINT).unlink()
+    dora("grid", "-r")
+    for sig in (first, second, third, child):
+        wait_until(lambda sig=sig: is_done(sig), f"{sig} is done")
+    wait_until(lambda: is_done(first, "whole"), "the undisturbed run is done")
+    logs = "".join(path.read_text() for path in (xps / first).glob("latest/*_0_log.out"))
+    assert "Resumed after epoch" in logs
+    assert len(history(first)) == 8
+    assert history(first) == history(first, "whole")
+    assert "2 processes: 7 negatives per estimate" in logs
+    printed = dora("grid")
+    assert "8/8" in printed
+    assert printed.count("COM") == 4
+
+    evaluation = subprocess.run(
+        [
+            sys.executable, "-m", "scripts.run_eval_probs", "grid_name=trial", "distributed=true",
+            "partition=cpu", "cpus=1", "mem_gb=2", "hours=1",
+        ],
+        cwd=tmp_path / "grid", env=env, capture_output=True, text=True,
+    )  # fmt: skip
+    assert evaluation.returncode == 0, evaluation.stdout + evaluation.stderr
+    assert "0 wait, 0 run, 4 done, 0 failed" in evaluation.stderr
+    best = [epoch["test"] for epoch in history(first) if "test" in epoch][-1]["segment_top10"]
+    assert f"{first}: top-10 segment accuracy {100 * best:.1f} %" in evaluation.stdout
+    assert (xps / first / "evaluation" / "report.html").exists()

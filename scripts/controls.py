@@ -38,10 +38,8 @@ from bm.evaluation.controls import AS_REAL, AT_CHANCE, REAL, Outcome
 from bm.metrics import chance
 from bm.segments import SegmentDataset, SegmentLoader
 from bm.solver import Solver
-from scripts.evaluate import FOLDER, evaluate_solver
+from scripts.evaluate import CONTROLS_TABLE, FOLDER, LAGS_TABLE, evaluate_solver
 from scripts.options import UsageError, read_own
-
-CONTROLS, LAGS = "controls.csv", "lags.csv"
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,7 @@ def run_controls(solver: Solver, options: Options) -> list[Outcome]:
     out.mkdir(parents=True, exist_ok=True)
     outcomes = compare_controls(solver)
     lags = accuracy_by_lag(solver, options.n_segments, options.reach, options.step)
-    for name, table in ((CONTROLS, control.outcome_table(outcomes)), (LAGS, lags)):
+    for name, table in ((CONTROLS_TABLE, control.outcome_table(outcomes)), (LAGS_TABLE, lags)):
         dated = table.assign(epoch=solver.best_epoch)
         write_atomically(out / name, partial(dated.to_csv, index=False))
     evaluate_solver(solver, out)

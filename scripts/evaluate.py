@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import torch
 
 from bm import play
@@ -27,6 +28,7 @@ from bm.studies.synthetic import SyntheticRecording
 logger = logging.getLogger(__name__)
 
 FOLDER = "evaluation"
+CONTROLS_TABLE, LAGS_TABLE = "controls.csv", "lags.csv"
 MAX_MAPS = 4
 AT_CHANCE = "the accuracy should be that of guessing."
 CONTROLS = {
@@ -116,6 +118,8 @@ def evaluate_solver(solver: Solver, out: Path | None = None) -> Evaluation:
         sensor_maps=sensor_maps(solver),
         facts=find_facts(solver, config),
         warnings=_warnings(config),
+        controls=_read_for(out / CONTROLS_TABLE, solver),
+        lags=_read_for(out / LAGS_TABLE, solver),
     )
     return Evaluation(write_report(out, content), retrieval, ceiling)
 
@@ -226,6 +230,17 @@ def _signature(solver: Solver) -> str:
 def _warnings(config: Config) -> list[str]:
     found = [CONTROLS[config.dset.control]] if config.dset.control in CONTROLS else []
     return [*found, RANDOM] if config.test.wer_random else found
+
+
+def _read_for(path: Path, solver: Solver) -> pd.DataFrame | None:
+    """A table of `scripts.controls`; None if there is none, or it is about older weights."""
+    if not path.exists():
+        return None
+    table = pd.read_csv(path)
+    if (table["epoch"] != solver.best_epoch).any():
+        logger.warning("%s is about other weights, and left out of the report.", path)
+        return None
+    return table
 
 
 def _n_recordings(item: tuple[Sequence[str], Sequence[int]]) -> int:

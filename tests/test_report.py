@@ -139,7 +139,7 @@ def test_report_needs_nothing_but_itself():
 def test_report_is_well_formed_and_has_a_figure_of_each_kind():
     page = Page(render(make_content()))
     assert page.open == []
-    assert page.elements.count("svg") == 5
+    assert page.elements.count("svg") == 6
     titles = text_of(render(make_content()))
     for title in (
         "By subject",

@@ -135,6 +135,34 @@ def accuracy_by_subject(
         return _svg(figure, f"Top-{k} accuracy of each subject")
 
 
+def accuracy_against(
+    places: np.ndarray,
+    accuracies: np.ndarray,
+    chances: np.ndarray,
+    k: int,
+    label: str,
+    log: bool = False,
+) -> str:
+    """Top-k accuracy, and that of guessing, against anything, such as lag or candidates."""
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _figure(2.9)
+        axes.plot(places, chances * 100, color=CHANCE, linestyle=(0, (4, 3)), lw=1.2)
+        axes.plot(places, accuracies * 100, color=ACCENT, marker=".")
+        if log:
+            axes.set_xscale("log")
+            axes.set_xticks(places, [f"{place:g}" for place in places])
+            axes.minorticks_off()
+        axes.annotate(
+            "chance", (places[-1], chances[-1] * 100), (0, 4), textcoords="offset points",
+            ha="right", color=CHANCE,
+        )  # fmt: skip
+        axes.set_ylim(0, max(100 * max(accuracies), 200 * max(chances[-1], 1e-3)) * 1.08)
+        axes.set_xlabel(label)
+        axes.set_ylabel(f"top-{k} accuracy, %")
+        axes.grid(axis="y")
+        return _svg(figure, f"Top-{k} accuracy against {label}")
+
+
 def rank_histogram(ranks: np.ndarray, n_candidates: int) -> str:
     """Share of segments by the rank of the truth, beside what guessing would give."""
     inner = [edge for edge in RANK_EDGES if edge <= n_candidates]

@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from bm.core.cache import write_atomically
 from bm.evaluation import figures
+from bm.evaluation.breakdown import accuracy_by_candidates, breakdown, intervals, measures
 from bm.evaluation.examples import Heard, choose_examples
 from bm.evaluation.retrieval import Retrieval
 from bm.metrics import chance
@@ -63,6 +65,7 @@ class ReportContent:
     sensor_maps : attention to sensors, one for each layout.
     facts : (name, value) of what else there is to know: sizes, versions.
     warnings : sentences to put at the top, such as that the answer was taken out of the data.
+    controls, lags : tables of `scripts.controls`, if they were made for these weights.
     """
 
     title: str
@@ -78,6 +81,8 @@ class ReportContent:
     sensor_maps: Sequence[SensorMap] = ()
     facts: Sequence[tuple[str, str]] = ()
     warnings: Sequence[str] = field(default=())
+    controls: pd.DataFrame | None = None
+    lags: pd.DataFrame | None = None
 
 
 @dataclass(frozen=True)
@@ -129,6 +134,8 @@ def render(content: ReportContent) -> str:
         n_subjects=content.retrieval.table["subject"].nunique(),
         subjects=_subject_rows(content),
         figures=draw(content),
+        depth=_depth(content.retrieval),
+        controls=[] if content.controls is None else content.controls.to_dict("records"),
         examples=choose_examples(content.retrieval, content.heard, content.subjects),
         word_monitor=_latest(content.history, "wer"),
         word_chance=_latest(content.history, "wer_chance"),
@@ -161,6 +168,26 @@ def draw(content: ReportContent) -> list[tuple[str, str, Markup]]:
         of_subject = {names[index]: value for index, value in retrieval.by_subject(k).items()}
         figure = figures.accuracy_by_subject(of_subject, retrieval.accuracy(k), level, k)
         found.append(("By subject", f"Top-{k} segment accuracy of each subject.", figure))
+        by_size = accuracy_by_candidates(retrieval, k)
+        if len(by_size) > 1:
+            columns = (by_size[name].to_numpy() for name in ("n_candidates", "accuracy", "chance"))
+            figure = figures.accuracy_against(*columns, k, "number of candidates", log=True)
+            caption = "Expected accuracy if the truth had fewer, random, competitors."
+            found.append(("Candidates", caption, figure))
+    if content.lags is not None:
+        lags = content.lags
+        figure = figures.accuracy_against(
+            lags["lag"].to_numpy(),
+            lags["accuracy"].to_numpy(),
+            lags["chance"].to_numpy(),
+            int(lags["k"].iloc[0]),
+            "lag, s",
+        )
+        caption = (
+            "Accuracy with brain signals from earlier (left) or later; trained for lag 0. Only the "
+            "true lag may be above chance."
+        )
+        found.append(("Lag", caption, figure))
     figure = figures.rank_histogram(retrieval.table["rank"].to_numpy(), retrieval.n_candidates)
     caption = (
         f"Place of the true segment among {retrieval.n_candidates:,} candidates; 1 is best. "
@@ -176,6 +203,22 @@ def draw(content: ReportContent) -> list[tuple[str, str, Markup]]:
         )
         found.append(("Sensors attended to", caption, figure))
     return [(title, caption, Markup(figure)) for title, caption, figure in found]
+
+
+def _depth(retrieval: Retrieval) -> dict[str, Any]:
+    """What lies beyond the headline: intervals, other means, and groups of words."""
+    if not retrieval.ks:
+        return {}
+    k = retrieval.ks[-1]
+    groups: dict[str, list[Mapping[Any, Any]]] = {}
+    for row in breakdown(retrieval, k).to_dict("records"):
+        groups.setdefault(str(row["by"]), []).append(row)
+    return {
+        "k": k,
+        "intervals": intervals(retrieval, k),
+        "measures": measures(retrieval, k),
+        "groups": groups,
+    }
 
 
 def percent(share: float) -> str:

@@ -20,6 +20,7 @@ from bm import distrib
 from bm.core.messages import DataError
 from bm.evaluation.candidates import MAX_BYTES, Candidates, Predict, Unique
 from bm.evaluation.statistics import hits, interval
+from bm.evaluation.words import word_ids
 from bm.metrics import chance, rank_of_truth, top_k_accuracy
 from bm.segments import SegmentBatch, SegmentDataset
 
@@ -27,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 KS = (1, 5, 10)
 N_BEST = 5
-OUTCOME = ("row", "candidate", "rank", "probability")
+OUTCOME = ("row", "candidate", "rank", "probability", "word_rank")
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,9 @@ class Retrieval:
     Attributes
     ----------
     table : one row per segment: its labels, ``row`` (of the split's table), ``candidate`` (column
-        of the truth), ``rank`` (0 is best), ``probability`` of the truth, and ``best`` and
-        ``best_probability``, columns and probabilities of the best candidates.
+        of the truth), ``rank`` (0 is best), ``probability`` of the truth, ``word_rank`` of its
+        word (NaN without one), and ``best`` and ``best_probability``, columns and probabilities of
+        the best candidates.
     candidates : one row per candidate: labels of its first occurrence.
     """
 
@@ -71,6 +73,22 @@ class Retrieval:
         return {
             int(str(index)): int(n) for index, n in self.table.groupby("subject").size().items()
         }
+
+    @property
+    def n_words(self) -> int:
+        """Number of different words at the anchors of candidates, whatever their case."""
+        if "word" not in self.candidates:
+            return 0
+        return int(self.candidates["word"].dropna().astype(str).str.lower().nunique())
+
+    def word_accuracy(self, k: int) -> float:
+        """Share of segments whose word is among the `k` most probable ones.
+
+        The probability of a word is that of all candidates anchored at it, summed: the word-level
+        accuracy of the paper, which has nothing to do with the word monitor in training.
+        """
+        ranks = self.table["word_rank"].dropna()
+        return top_k_accuracy(torch.tensor(ranks.to_numpy()), k, self.n_words)
 
     def standard_error(self, k: int) -> float:
         """Standard error of the mean top-k accuracy over subjects; NaN for a single subject."""
@@ -129,6 +147,7 @@ def retrieve(
     column = np.full(len(unique.first), -1)
     column[candidates.kept] = np.arange(len(candidates))
     truth = torch.from_numpy(column[unique.of_row])
+    words = torch.from_numpy(word_ids(dataset)[unique.first[candidates.kept]])
     found = [torch.empty(0, len(OUTCOME) + 2 * min(N_BEST, len(candidates)), dtype=torch.float64)]
     for batch in batches:
         prediction = predict(batch)
@@ -136,7 +155,7 @@ def retrieve(
         known = truth[row] >= 0
         if known.any():
             scores = candidates.scores(prediction.estimate[known.to(prediction.estimate.device)])
-            found.append(_outcome(scores, truth[row][known], row[known]))
+            found.append(_outcome(scores, truth[row][known], row[known], words))
     table = _to_table(distrib.gather_rows(torch.cat(found)))
     if not len(table):
         raise DataError(
@@ -154,8 +173,8 @@ def retrieve(
     )
 
 
-def _outcome(scores: Tensor, truth: Tensor, row: Tensor) -> Tensor:
-    """[B, 4 + 2 K] the columns of `OUTCOME`, then the best K candidates and their probabilities."""
+def _outcome(scores: Tensor, truth: Tensor, row: Tensor, words: Tensor) -> Tensor:
+    """[B, 5 + 2 K] the columns of `OUTCOME`, then the best K candidates and their probabilities."""
     truth = truth.to(scores.device)
     probability = scores.softmax(dim=1)
     best = probability.topk(min(N_BEST, scores.shape[1]), dim=1)
@@ -164,14 +183,28 @@ def _outcome(scores: Tensor, truth: Tensor, row: Tensor) -> Tensor:
         truth[:, None],
         rank_of_truth(scores, truth)[:, None],
         probability.gather(1, truth[:, None]),
+        _word_rank(probability, truth, words.to(scores.device))[:, None],
         best.indices,
         best.values,
     ]
     return torch.cat([column.cpu().double() for column in columns], dim=1)
 
 
+def _word_rank(probability: Tensor, truth: Tensor, words: Tensor) -> Tensor:
+    """[B] number of words more probable than the true one; NaN where none is heard."""
+    n_words = int(words.max()) + 1
+    if n_words < 1:
+        return torch.full_like(truth, torch.nan, dtype=torch.float64)
+    per_word = probability.new_zeros(len(probability), n_words + 1)
+    per_word.index_add_(1, torch.where(words < 0, n_words, words), probability)
+    present = torch.unique(words[words >= 0])
+    place = torch.searchsorted(present, words[truth]).clamp(max=len(present) - 1)
+    rank = rank_of_truth(per_word[:, present], place).double()
+    return torch.where(words[truth] < 0, torch.nan, rank)
+
+
 def _to_table(found: Tensor) -> pd.DataFrame:
-    """Outcomes [n, 4 + 2 K] as a table, in the order of the split's."""
+    """Outcomes [n, 5 + 2 K] as a table, in the order of the split's."""
     values = found[found[:, 0].argsort()].numpy()
     table = pd.DataFrame(values[:, : len(OUTCOME)], columns=list(OUTCOME))
     best, probability = np.split(values[:, len(OUTCOME) :], 2, axis=1)

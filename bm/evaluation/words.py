@@ -65,7 +65,7 @@ def word_accuracy(
     ``wer``: the accuracy; ``wer_chance``: that of `top_x` candidates picked at random. Empty if no
     segment has a word.
     """
-    words = _word_ids(dataset)
+    words = word_ids(dataset)
     recording = dataset.table["recording"].to_numpy(np.int64)
     taking_part = np.unique(recording) if recordings is None else np.array(sorted(recordings))
     asked = np.isin(recording, taking_part[:n_recordings]) & (words != NO_WORD)
@@ -150,7 +150,7 @@ class _Pool:
         return chance_of_match(top_x, n_all, int(self.copies[of_word].sum()) + 1)
 
 
-def _word_ids(dataset: SegmentDataset) -> np.ndarray:
+def word_ids(dataset: SegmentDataset) -> np.ndarray:
     """[n] a number per distinct word, whatever its case; `NO_WORD` where there is none."""
     if "word" not in dataset.table:
         return np.full(len(dataset), NO_WORD)

@@ -7,7 +7,7 @@ import pandas as pd
 
 from bm.events import UNLABELLED
 
-LABELS = ("word", "word_index", "word_sequence", "sequence_id", "condition", "kind")
+LABELS = ("word", "word_index", "word_sequence", "sequence_id", "condition", "kind", "language")
 
 
 @dataclass(frozen=True)

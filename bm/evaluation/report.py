@@ -170,8 +170,9 @@ def draw(content: ReportContent) -> list[tuple[str, str, Markup]]:
         found.append(("By subject", f"Top-{k} segment accuracy of each subject.", figure))
         by_size = accuracy_by_candidates(retrieval, k)
         if len(by_size) > 1:
-            columns = (by_size[name].to_numpy() for name in ("n_candidates", "accuracy", "chance"))
-            figure = figures.accuracy_against(*columns, k, "number of candidates", log=True)
+            sizes, shares, chances = by_size.to_numpy(float).T
+            label = "number of candidates"
+            figure = figures.accuracy_against(sizes, shares, chances, k, label, log=True)
             caption = "Expected accuracy if the truth had fewer, random, competitors."
             found.append(("Candidates", caption, figure))
     if content.lags is not None:

@@ -11,6 +11,7 @@ import soundfile
 from alice_events import split_of_words, words_of
 from fixtures import brennan
 
+from bm.build import build_recordings
 from bm.core.cache import Cache
 from bm.core.layout import NO_POSITION
 from bm.core.messages import DataError
@@ -21,6 +22,7 @@ from bm.segments.windows import WindowRule, find_windows
 from bm.studies import from_selection
 from bm.studies.brennan2019 import Brennan2019
 from bm.studies.expected import Tally, compare
+from scripts.options import compose
 
 MINIATURE = ["S01", "S02", "S05", "S08", "S24", "S37"]
 
@@ -104,6 +106,21 @@ def test_faithful_miniature_is_300_ms_early(miniature):
     assert list(early) == ["S01", "S05", "S08", "S37"]
     delays = words_of(right["S08"])["start"].to_numpy() - words_of(early["S08"])["start"].to_numpy()
     np.testing.assert_allclose(delays, 0.3, atol=1e-6)
+
+
+def test_faithful_can_be_set_on_the_command_line(miniature):
+    root, _, cache = miniature
+    places = [f"study_paths.default.brennan2019={root}", f"cache={cache.folder}"]
+    names = {
+        value: [
+            each.subject_uid
+            for each in build_recordings(
+                compose(["brennan2019"], [*places, f"selections.brennan2019.faithful={value}"])
+            )
+        ]
+        for value in ("true", "false")
+    }
+    assert names == {"true": ["S01", "S05", "S08", "S37"], "false": MINIATURE}
 
 
 def test_sentences_go_on_over_the_border_of_two_sounds(miniature):

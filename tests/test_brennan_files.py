@@ -195,7 +195,9 @@ def test_missing_story_and_tables_are_named_with_the_way_out(small, cache):
     with pytest.raises(DataError, match=r"proc/S01\.mat is missing.*Unpack .*proc\.zip"):
         load(root, cache)
     (root / brennan.STORY).rename(root / brennan.STORY.lower())
-    with pytest.raises(DataError, match=rf"{brennan.STORY} is missing.*rename it to"):
+    with pytest.raises(
+        DataError, match=rf"{brennan.STORY} is missing.*downloads\.md.*rename it to"
+    ):
         load(root, cache)
 
 

@@ -44,7 +44,9 @@ def test_missing_folders_are_named_with_the_way_out(small, cache):
         load(root, cache)
     (root / "Natural Speech").rename(root / "elsewhere")
     (root / "Natural Speech.zip").touch()
-    with pytest.raises(DataError, match=r"EEG is missing.*Dryad.*Unpack .*Natural Speech\.zip"):
+    with pytest.raises(
+        DataError, match=r"EEG is missing.*Dryad.*downloads\.md.*Unpack .*Natural Speech\.zip"
+    ):
         load(root, cache)
     (root / "Natural Speech" / "EEG").mkdir(parents=True)
     (root / "private").mkdir()

@@ -68,7 +68,7 @@ def test_tree_below_a_folder_called_download_is_found(tmp_path, cache):
 
 
 def test_empty_folder_is_an_error_that_says_what_is_expected(tmp_path, cache):
-    with pytest.raises(DataError, match=r"sub-01_ses-0_task-0_meg\.con"):
+    with pytest.raises(DataError, match=r"task-0_meg\.con.*downloads\.md.*default\.gwilliams2022="):
         load(tmp_path, cache)
 
 

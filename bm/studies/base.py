@@ -43,6 +43,14 @@ def register(study: type[Study]) -> type[Study]:
     return study
 
 
+def where_from(name: str) -> str:
+    """What to do if a published study isn't there."""
+    return (
+        "How to get the data: docs/downloads.md. Where they are, if elsewhere: "
+        f"study_paths.default.{name}=FOLDER"
+    )
+
+
 def from_selection(
     selection: Mapping[str, Any], cache: str | Path | Cache = "./cache"
 ) -> Iterator[Recording]:

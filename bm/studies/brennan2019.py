@@ -27,7 +27,7 @@ from bm.studies.alice import (
     sound_starts,
     word_onsets,
 )
-from bm.studies.base import Study, register
+from bm.studies.base import Study, register, where_from
 from bm.studies.expected import Facts, Tally, compare, take_stock
 from bm.studies.formats.fieldtrip import read_bad_sensors, read_data, read_trials
 from bm.studies.formats.files import missing, named_files
@@ -124,7 +124,7 @@ class Brennan2019(Study):
     def recordings(self) -> Iterator[Recording]:
         """All people of whom there are a signal and a table of trials, by label."""
         if not (self.root / STORY).exists():
-            raise missing(self.root / STORY, "The path of brennan2019 is the folder that holds it.")
+            raise missing(self.root / STORY, where_from(self.name))
         signals = {
             file.stem: file
             for extension in ("vhdr", "mat")

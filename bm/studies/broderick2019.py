@@ -17,7 +17,7 @@ from bm.core.cache import Cache
 from bm.core.hashing import file_fingerprint
 from bm.core.messages import DataError, check_choice
 from bm.recordings import Recording
-from bm.studies.base import Study, register
+from bm.studies.base import Study, register, where_from
 from bm.studies.expected import Facts, Tally, compare, take_stock
 from bm.studies.formats.files import missing, named_files, read_mat
 from bm.studies.oldman import MIN_WORDS, Run, heard_events
@@ -104,7 +104,7 @@ class Broderick2019(Study):
         """All recordings, by the numbers of subject and run."""
         for folder, remedy in ((EEG, NO_EEG), (STIMULI, NO_STIMULI)):
             if not (self.root / folder).is_dir():
-                raise missing(self.root / folder, remedy)
+                raise missing(self.root / folder, f"{remedy} {where_from(self.name)}")
         found = {
             (subject, _number(file.stem)): file
             for subject, folder in self._subjects().items()

@@ -21,7 +21,7 @@ from bm.core.hashing import file_fingerprint
 from bm.core.messages import DataError, check_choice, did_you_mean
 from bm.recordings import Recording
 from bm.recordings.sound import END_TOLERANCE, sound_duration
-from bm.studies.base import Study, register
+from bm.studies.base import Study, register, where_from
 from bm.studies.expected import Expected, Facts, compare, take_stock
 from bm.studies.formats.kit import check_con
 from bm.studies.formats.tsv import fail, numbers_of, read_tsv
@@ -111,7 +111,8 @@ class Gwilliams2022(Study):
         if not found:
             raise DataError(
                 f"{self.root}: no recording of MEG-MASC, such as "
-                "sub-01/ses-0/meg/sub-01_ses-0_task-0_meg.con with its *_events.tsv."
+                "sub-01/ses-0/meg/sub-01_ses-0_task-0_meg.con with its *_events.tsv. "
+                f"{where_from(self.name)}"
             )
         if n_absent:
             logger.warning("%s: %d recording(s) absent, %d used.", self.root, n_absent, len(found))

@@ -19,7 +19,7 @@ from bm.core.cache import Cache
 from bm.core.hashing import file_fingerprint
 from bm.core.messages import DataError, check_choice
 from bm.recordings import Recording
-from bm.studies.base import Study, register
+from bm.studies.base import Study, register, where_from
 from bm.studies.expected import Facts, Tally, compare, take_stock
 from bm.studies.formats.ctf import read_ds
 from bm.studies.formats.files import named_files
@@ -131,7 +131,8 @@ class Schoffelen2019(Study):
             letter, task = LETTER[self.modality], TASK[self.modality]
             raise DataError(
                 f"{self.root}: no recording of MOUS with modality={self.modality!r}, such as "
-                f"sub-{letter}2002/meg/sub-{letter}2002_task-{task}_meg.ds with its log in {LOGS}."
+                f"sub-{letter}2002/meg/sub-{letter}2002_task-{task}_meg.ds with its log in {LOGS}. "
+                f"{where_from(self.name)}"
             )
         subjects = {label for label, _ in found}
         names = [recording_name(label, signal) for label, signal in found]

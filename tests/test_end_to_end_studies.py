@@ -48,7 +48,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(folder: Path) -> ForkServerContext:
     """Starts processes that have imported all before, as if from `folder`."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["bm.train", "bm.play"])
+    # The last is imported by optimizers, in seconds
+    context.set_forkserver_preload(["bm.train", "scripts.run_eval_probs", "torch._dynamo"])
     with contextlib.chdir(folder):
         process = context.Process()  # starts the server
         process.start()

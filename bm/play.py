@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dora import XP
+from omegaconf import OmegaConf
 
 from bm.build import build_solver
+from bm.calibration import Calibration, calibrate, welcome
 from bm.checkpoint import CHECKPOINT, read_checkpoint
 from bm.config import from_dict, from_hydra
 from bm.solver import Solver
@@ -61,4 +63,39 @@ def get_solver_from_checkpoint(path: str | Path) -> Solver:
     path = path / CHECKPOINT if path.is_dir() else path
     solver = build_solver(from_dict(read_checkpoint(path)["config"]), path.parent)
     solver.restore(path)
+    return solver
+
+
+def get_calibrated_solver(
+    path: str | Path,
+    recordings: Sequence[str],
+    minutes: float | None = None,
+    settings: Calibration | None = None,
+) -> Solver:
+    """Solver of new subjects: the model of a checkpoint, its layers per subject fitted to them.
+
+    Only these layers are fitted, on training segments of the new recordings; their test segments
+    tell how well it went (`Solver.retrieve`).
+
+    Parameters
+    ----------
+    path : checkpoint file, or the folder that holds one.
+    recordings : which the new ones are: ``key=value`` as for ``dora run``, on top of the
+        checkpoint's configuration, such as ``dset.selections=[mine]``.
+    minutes : use the first so many minutes of each recording only; None: all.
+    settings : how to fit.
+
+    Raises
+    ------
+    ValueError : the checkpoint can't be read or doesn't fit, or the model has nothing of its own
+        for each subject.
+    """
+    path = Path(path).absolute()
+    state = read_checkpoint(path / CHECKPOINT if path.is_dir() else path)
+    merged = OmegaConf.merge(state["config"], OmegaConf.from_dotlist(list(recordings)))
+    values = OmegaConf.to_container(merged)
+    assert isinstance(values, dict)
+    solver = build_solver(from_dict(values))
+    welcome(solver, state, minutes)
+    calibrate(solver, settings)
     return solver

@@ -14,7 +14,7 @@ from bm.grids.ablation_simulated import PAPER, ROWS, SEEDS
 from bm.losses import ClipLoss
 from bm.train import main as experiment
 from scripts import ablation_table as script
-from scripts.run_eval_probs import grid_signatures
+from scripts.experiments import find_grid
 
 
 @cache
@@ -26,8 +26,8 @@ def test_grid_has_each_ablation_of_the_paper_with_three_seeds(monkeypatch):
     assert list(PAPER) == [row for row in ROWS if row != "reference"]
     names = SimpleNamespace(get_xp=lambda argv: SimpleNamespace(sig=" ".join(argv)))
     names.value_to_argv = experiment.value_to_argv
-    monkeypatch.setattr("scripts.run_eval_probs.experiment", names)  # signatures take long
-    scheduled = grid_signatures("ablation_simulated")
+    monkeypatch.setattr("scripts.experiments.experiment", names)  # signatures take long
+    scheduled = find_grid("ablation_simulated").signatures
     assert len(scheduled) == 12 * 3
     assert set(scheduled) == {
         " ".join(script.arguments_of(row, seed)) for seed in SEEDS for row in ROWS.values()

@@ -1,15 +1,17 @@
 """Each ablation of the paper, with three seeds, on six simulated listeners. Not real data.
 
-Run with ``dora grid ablation_simulated``; without SLURM, ``dora grid ablation_simulated --dry_run
---init --no_monitoring`` and then ``dora run -f SIG`` for each signature that it prints: 36 runs of
-about a minute each on one idle core. ``python -m scripts.ablation_table`` makes
-docs/ablation-simulated.md of them. Expected: well above chance but without clamping, where
-artefacts leave nothing to learn; without the subject layer less than half of the reference.
+Run with ``dora grid ablation_simulated``; without SLURM, ``python -m scripts.run_grid
+ablation_simulated``: 36 runs of about a minute each on one idle core. ``python -m
+scripts.ablation_table`` makes docs/ablation-simulated.md of them. Expected: well above chance but
+without clamping, where artefacts leave nothing to learn; without the subject layer less than half
+of the reference.
 """
 
 from typing import Any
 
-from dora import Explorer, Launcher
+from dora import Launcher
+
+from bm.grids._explorers import ClipExplorer
 
 SEEDS = (2036, 2037, 2038)
 COMMON: dict[str, Any] = {
@@ -50,7 +52,7 @@ PAPER: dict[str, float] = {
 """Change of top-10 accuracy in points, mean of four real datasets (Défossez et al. 2023)."""
 
 
-@Explorer
+@ClipExplorer
 def explorer(launcher: Launcher) -> None:
     """Schedule all experiments."""
     launcher.bind_(COMMON)

@@ -45,6 +45,7 @@ It says nothing about real brains.
   real datasets (mean, in points): only the signs may be compared.
 - The model is that of `preset=demo` after {epochs} epochs, far from converged: what slows down the
   first steps looks harmful here, what speeds them up looks useful.
+- Rows whose difference has another sign than the paper's: {others}.
 
 | | options | top-{k} | seeds | difference | paper |
 |---|---|---|---|---|---|
@@ -131,12 +132,14 @@ def find_ceiling() -> float:
 def write_table(results: Results, ceiling: float) -> str:
     """The page, as Markdown."""
     means = {name: 100 * float(np.mean(values)) for name, values in results.accuracies.items()}
-    lines = []
+    lines, others = [], []
     for name, values in results.accuracies.items():
-        options = " ".join(f"`{key}={value:g}`" for key, value in ROWS[name].items())
+        options = " ".join(f"`{key}={_shown(value)}`" for key, value in ROWS[name].items())
         spread = f" ± {100 * float(np.std(values, ddof=1)):.1f}" if len(values) > 1 else ""
         seeds = ", ".join(f"{100 * value:.1f}" for value in values)
         difference = "" if name == REFERENCE else f"{means[name] - means[REFERENCE]:+.1f}"
+        if (means[name] - means[REFERENCE]) * PAPER.get(name, 0) < 0:
+            others.append(name)
         paper = f"{PAPER[name]:+.1f}" if name in PAPER else ""
         lines.append(
             f"| {name} | {options} | {means[name]:.1f}{spread} | {seeds} | {difference} | {paper} |"
@@ -149,9 +152,14 @@ def write_table(results: Results, ceiling: float) -> str:
         chance=100 * results.chance,
         ceiling=100 * ceiling,
         epochs=EPOCHS,
+        others=", ".join(others) or "none",
         rows="\n".join(lines),
         missing=f"{len(results.missing)} experiments are missing.\n\n" if results.missing else "",
     )
+
+
+def _shown(value: bool | float) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value:g}"
 
 
 if __name__ == "__main__":

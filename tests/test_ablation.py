@@ -73,6 +73,8 @@ def test_table_has_mean_spread_and_difference():
     ) in page
     assert "among 500 candidates" in page
     assert "Chance is 2.0 %. The ceiling, 99.5 %," in page
+    assert "paper's: subject embedding instead of layer, clamp at 100.\n" in page
+    assert "| no subject layer | `simpleconv.subject_layers=false` |" in page
     assert "missing" not in page
     accuracies["no clamping"] = [0.05]
     missing = [("no clamping", 2037, "a"), ("no clamping", 2038, "b")]

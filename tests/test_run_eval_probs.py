@@ -9,6 +9,7 @@ from bm.build import build_solver
 from bm.config import from_hydra
 from bm.train import main as experiment
 from scripts import evaluate, run_eval_probs
+from scripts.baselines import compare_baselines
 from scripts.evaluate import evaluate_solver, sensor_maps
 from scripts.experiments import experiments_of
 from scripts.run_eval_probs import UsageError, read_options
@@ -157,3 +158,10 @@ def test_signatures_of_a_grid_come_from_its_explorer():
                 bound({"dset.selections": [selection]})
 
     assert [xp.sig for xp in experiments_of(explorer)] == ["4395629c", "6e3bf7d7"]
+
+
+def test_baselines_stand_between_chance_and_the_ceiling(solver):
+    table = compare_baselines(solver).set_index("decoder")
+    assert table.index.tolist() == ["ceiling", "trained", "ridge regression", "chance"]
+    assert table["top-10"]["chance"] < table["top-10"]["ridge regression"]
+    assert (table["top-10"] <= table["top-10"]["ceiling"] + 1e-9).all()

@@ -81,7 +81,7 @@ def test_all_negatives_and_statistics_equal_one_process_with_the_whole_batch(
     n_ranks, whole, together
 ):
     for found in together(n_ranks, "all"):
-        assert found["loss"] == pytest.approx(whole["loss"], abs=1e-6)
+        assert found["loss"] == pytest.approx(whole["loss"], rel=1e-6)
         assert_equal(found["gradients"], whole["gradients"])
         statistics = {k: v for k, v in whole["state"].items() if "running" in k}
         assert len(statistics) == 14
@@ -101,7 +101,7 @@ def test_negatives_of_the_rank_give_the_mean_over_shares(n_ranks, settings, toge
     }
     loss = sum(w * share["loss"] for w, share in zip(weights, shares, strict=True))
     for found in together(n_ranks, "rank"):
-        assert found["loss"] == pytest.approx(loss, abs=1e-6)
+        assert found["loss"] == pytest.approx(loss, rel=1e-6)
         assert_equal(found["gradients"], expected)
 
 

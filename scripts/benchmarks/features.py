@@ -15,7 +15,6 @@ one between the frames of bm and of the reference. Rows of unit "GB" hold the pe
 process (on a GPU: of the GPU) that loads a model and runs once, all included.
 """
 
-import resource
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -147,7 +146,10 @@ def _run_once(kind: str, folder: Path, settings: Settings) -> float:
     load(kind, folder, settings)(make_pieces(settings.n_pieces))
     if settings.device.startswith("cuda"):
         return torch.cuda.max_memory_allocated() / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    # Not `resource.getrusage`: its maximum includes the process that this one was forked from.
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (peak,) = (int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    return peak * 1024 / 1e9
 
 
 def _speed(

@@ -24,6 +24,7 @@ from bm.core.machine import keep_freed_memory
 from bm.core.messages import DataError, check_choice
 from bm.features import Feature, build_table, make_features
 from bm.losses import ClipLoss, RegressionLoss
+from bm.optimizer import OptimizerSettings
 from bm.recordings import Recording
 from bm.scaling import BatchScaler
 from bm.segments import SignalStore, Splits, WindowRule, build_splits
@@ -185,8 +186,7 @@ def build_solver(
         LOSSES[config.optim.loss](),
         scaler,
         build_training(config, device),
-        config.optim.lr,
-        config.optim.beta2,
+        _from_fields(OptimizerSettings, config.optim),
         folder,
         describe(config, data, provenance),
         publish,

@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from bm.core.messages import did_you_mean
 from bm.distrib import SCOPES
 from bm.evaluation.audit import LEVELS
+from bm.optimizer import OPTIMIZERS, SCHEDULES
 from bm.schema import Config, DsetConfig
 from bm.segments.controls import CONTROLS
 from bm.segments.prepare import GROUPINGS
@@ -70,7 +71,8 @@ UNSUPPORTED = {
 
 CHOICES = {
     "audit": LEVELS,
-    "optim.name": ("adam",),
+    "optim.name": OPTIMIZERS,
+    "optim.schedule": SCHEDULES,
     "optim.loss": ("clip", "l1", "mse"),
     "optim.precision": ("fp32", "bf16"),
     "optim.negatives_scope": SCOPES,

@@ -36,6 +36,11 @@ class OptimConfig:
     micro_batch: int | None = None
     negatives_scope: str = "rank"
     batch_norm_scope: str = "rank"
+    weight_decay: float = 0.0
+    schedule: str = "constant"
+    warmup: float = 0.0
+    max_gradient_norm: float | None = None
+    ema: float | None = None
 
 
 @dataclass(frozen=True)

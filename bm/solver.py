@@ -23,6 +23,7 @@ from bm.core.hashing import digest
 from bm.core.progress import progress
 from bm.evaluation import Prediction, Retrieval, retrieve
 from bm.evaluation.words import word_accuracy
+from bm.optimizer import Optimizer, OptimizerSettings
 from bm.scaling import BatchScaler
 from bm.segments import SegmentBatch, SegmentLoader, Splits, align_to_delay
 from bm.training import History, Training, mean_loss
@@ -43,7 +44,7 @@ class Solver:
     loss : of estimates and targets.
     scaler : fitted on the training split.
     training : settings.
-    lr, beta2 : of Adam.
+    settings : of the optimizer.
     folder : where the checkpoint lives; None: nothing is kept.
     about : plain values that make the checkpoint self-contained (configuration, versions, ...).
     publish : told the whole history after each epoch.
@@ -56,8 +57,7 @@ class Solver:
         loss: nn.Module,
         scaler: BatchScaler,
         training: Training,
-        lr: float = 3e-4,
-        beta2: float = 0.999,
+        settings: OptimizerSettings,
         folder: Path | None = None,
         about: dict[str, Any] | None = None,
         publish: Callable[[History], None] | None = None,
@@ -68,10 +68,7 @@ class Solver:
         self.loss = loss.to(training.device)
         self.scaler = scaler
         self.layouts = splits.layouts.to(training.device)
-        fused = torch.device(training.device).type == "cuda"  # rounds in another order
-        self.optimizer = torch.optim.Adam(
-            models.parameters(), lr=lr, betas=(0.9, beta2), fused=fused
-        )
+        self.optimizer = Optimizer(self.models, settings)
         self.folder = folder
         self.about = about or {}
         self.publish = publish
@@ -108,11 +105,13 @@ class Solver:
 
     def _run_epoch(self, epoch: int) -> None:
         torch.manual_seed(self.training.seed * 100_003 + epoch)
-        metrics = {"train": self._train(epoch), "valid": self._validate()}
+        metrics = {"train": self._train(epoch)}
+        with self.optimizer.averaged():
+            metrics["valid"] = self._validate()
+            if metrics["valid"]["loss"] < self.best_loss:
+                self.best_loss, self.best_epoch = metrics["valid"]["loss"], epoch
+                self.best_state = deepcopy(self.models.state_dict())
         self.history.append(metrics)
-        if metrics["valid"]["loss"] < self.best_loss:
-            self.best_loss, self.best_epoch = metrics["valid"]["loss"], epoch
-            self.best_state = deepcopy(self.models.state_dict())
         is_due = (epoch + 1) % self.training.eval_every == 0
         if (self.is_finished or is_due) and self.best_epoch > self.tested_epoch:
             metrics["test"] = self.test()
@@ -130,16 +129,16 @@ class Solver:
             self.training.batch_size, self.training.n_prints,
         )  # fmt: skip
         every = max(1, len(loader) // N_LOSSES_SHOWN)
-        for batch in bar:
+        for number, batch in enumerate(bar, epoch * len(loader)):
             scaled = self.scaler(batch)
             of_ranks = distrib.counts(len(scaled))
             if not all(of_ranks):  # one rank has none left, and all must take the same steps
                 n_skipped += 1
                 continue
-            self.optimizer.zero_grad(set_to_none=True)
+            self.optimizer.zero_grad()
             loss = self._backward(scaled, len(scaled) / sum(of_ranks))
-            distrib.sum_gradients(_parameters(self.optimizer))
-            self.optimizer.step()
+            distrib.sum_gradients(self.optimizer.parameters)
+            self.optimizer.step(number, len(loader))
             mean.add(loss, len(scaled))
             if bar.n % every == 0:  # reading the loss makes the host wait for a GPU
                 bar.set_postfix_str(f"loss {mean.here:.3f}", refresh=False)
@@ -342,8 +341,3 @@ class Solver:
         if "features" in self.models:
             target = self.models["features"](target)
         return meg, target
-
-
-def _parameters(optimizer: torch.optim.Optimizer) -> list[nn.Parameter]:
-    """Everything that is trained."""
-    return [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -63,7 +63,9 @@ def work(rank: int, n_ranks: int, port: int, overrides: Sequence[str], out: Path
     distrib.start()
     solver = build(overrides)
     found = step(solver)
-    found["valid"] = solver._validate()["loss"]
+    with solver.optimizer.averaged():
+        found["valid"] = solver._validate()["loss"]
+    found["average"] = solver.optimizer.average
     found["test"] = solver.test()
     table = solver.retrieve().table
     found["retrieval"] = table[["row", "candidate", "rank"]].to_numpy().tolist()

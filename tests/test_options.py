@@ -60,6 +60,12 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "override_n_subjects_model": (9, {}),
     "feature_model_name": ("deep_mel", {**DEEP_MEL, "feature_model_name": None}),
     "feature_model_params": ({**DEEP_MEL["feature_model_params"], "glu": 0}, DEEP_MEL),
+    "optim.name": ("adamw", {}),
+    "optim.weight_decay": (0.1, {"optim.name": "adamw"}),
+    "optim.schedule": ("cosine", {}),
+    "optim.warmup": (0.5, {}),
+    "optim.max_gradient_norm": (1.0, {}),
+    "optim.ema": (0.9, {}),
     "optim.lr": (1e-2, {}),
     "optim.beta2": (0.9, {}),
     "optim.epochs": (3, {}),
@@ -211,7 +217,6 @@ ELSEWHERE = {
     "study_paths": "test_study_is_found_by_its_path",
     "slurm": "read by Dora",
     "dummy": "changes the signature, as is its purpose",
-    "optim.name": "has one value",
     "convrnn.hidden.features": "test_convrnn.py",
     "task.type": "has one value",
     "task.loss": "has one value",
@@ -281,7 +286,7 @@ def what_is_built(config: Config) -> str:
         solver = build_solver(config)
     except ValueError as error:
         return f"{type(error).__name__}: {error}"
-    parts: list[Any] = [solver.training, str(solver.models), solver.optimizer.defaults]
+    parts: list[Any] = [solver.training, str(solver.models), solver.optimizer.settings]
     parts += [vars(solver.loss).get("power"), type(solver.loss)]
     hasher = hashlib.sha256()
     parts.append(solver.layouts.tolist())

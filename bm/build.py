@@ -12,10 +12,9 @@ from typing import Any
 
 import torch
 from dora import to_absolute_path
-from torch import nn
 
 from bm import __version__, distrib
-from bm.build_models import build_models
+from bm.build_models import build_loss, build_models
 from bm.checkpoint import CHECKPOINT
 from bm.config import Config, DsetConfig, to_dict
 from bm.core.cache import Cache
@@ -23,7 +22,6 @@ from bm.core.layout import NO_POSITION
 from bm.core.machine import keep_freed_memory
 from bm.core.messages import DataError, check_choice
 from bm.features import Feature, build_table, make_features
-from bm.losses import ClipLoss, RegressionLoss
 from bm.optimizer import OptimizerSettings
 from bm.recordings import Recording
 from bm.scaling import BatchScaler
@@ -35,12 +33,6 @@ from bm.solver import History, Solver, Training
 from bm.studies import from_selection
 
 logger = logging.getLogger(__name__)
-
-LOSSES: dict[str, Callable[[], nn.Module]] = {
-    "clip": ClipLoss,
-    "l1": lambda: RegressionLoss(1),
-    "mse": lambda: RegressionLoss(2),
-}
 
 Provenance = Sequence[tuple[str, Any, str]]
 
@@ -183,7 +175,7 @@ def build_solver(
     solver = Solver(
         splits,
         models,
-        LOSSES[config.optim.loss](),
+        build_loss(config, data.features, train),
         scaler,
         build_training(config, device),
         _from_fields(OptimizerSettings, config.optim),

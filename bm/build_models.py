@@ -1,25 +1,34 @@
 """From a configuration to models: the brain encoder and, if there is one, the feature model."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
+from bm.classes import Columns, RegressionClassificationLoss
 from bm.config import Config
 from bm.core.messages import check_choice
 from bm.features import Feature
 from bm.features.chunk import Wav2VecChunk
+from bm.losses import ClipLoss, RegressionLoss
 from bm.models import (
     ConvRNN,
     DeepMel,
     ExternalEncoder,
+    OneHot,
     SegmentSound,
     SimpleConv,
     build_external,
 )
-from bm.segments import WindowRule
+from bm.segments import SegmentDataset, WindowRule
+
+LOSSES: dict[str, Callable[[], nn.Module]] = {
+    "clip": ClipLoss,
+    "l1": lambda: RegressionLoss(1),
+    "mse": lambda: RegressionLoss(2),
+}
 
 
 def build_models(
@@ -41,7 +50,9 @@ def build_models(
     """
     torch.manual_seed(config.seed)
     models = nn.ModuleDict()
-    parts, n_features = _build_sound_encoders(features, n_features)
+    parts = _build_feature_parts(config, features)
+    if features:
+        n_features = sum(one.n for one in columns_of(config, features))
     if config.feature_model_name == "deep_mel":
         parts.append(_build_deep_mel(config, n_features))
         n_features = config.feature_model_params["n_out_channels"]
@@ -57,23 +68,67 @@ def build_models(
     return models
 
 
-def _build_sound_encoders(
-    features: Sequence[Feature], n_features: int
-) -> tuple[list[nn.Module], int]:
-    """Encoders of the features that hold sound, and how many columns there are after them."""
-    parts: list[nn.Module] = []
-    first = 0
+def build_loss(config: Config, features: Sequence[Feature], train: SegmentDataset) -> nn.Module:
+    """Loss of estimates and targets.
+
+    Parameters
+    ----------
+    config : the experiment.
+    features : that are decoded.
+    train : training segments, for the weights of classes.
+
+    Raises
+    ------
+    ValueError : classes are to be weighted, but there are none.
+    """
+    if config.optim.loss == "regression_classification":
+        loss = RegressionClassificationLoss(columns_of(config, features))
+        if config.optim.use_weighting:
+            loss.weigh(train, config.task.mask_loss)
+        return loss
+    if config.optim.use_weighting:
+        raise ValueError(
+            "optim.use_weighting=true weighs classes, which only "
+            f"optim.loss=regression_classification has, not {config.optim.loss}."
+        )
+    return LOSSES[config.optim.loss]()
+
+
+def columns_of(config: Config, features: Sequence[Feature]) -> list[Columns]:
+    """Where each feature stands in the target; a class has a column of its own if it is told."""
+    tells_classes = config.optim.loss == "regression_classification"
+    columns: list[Columns] = []
     for feature in features:
-        n_columns = feature.dimension
+        first = columns[-1].first + columns[-1].n if columns else 0
+        is_class = tells_classes and feature.cardinality is not None
+        n = feature.dimension
         if isinstance(feature, Wav2VecChunk):
-            parts.append(SegmentSound(feature.encoder(), first, n_columns, feature.device))
-            n_features += feature.encoded_dimension - n_columns
-            n_columns = feature.encoded_dimension
-        first += n_columns
-    return parts, n_features
+            n = feature.encoded_dimension
+        elif is_class and feature.cardinality is not None:
+            n = feature.cardinality
+        columns.append(Columns(feature.name, first, n, is_class))
+    return columns
+
+
+def _build_feature_parts(config: Config, features: Sequence[Feature]) -> list[nn.Module]:
+    """What turns the tables of features into targets: encoders of sound, classes of labels."""
+    parts: list[nn.Module] = []
+    for feature, one in zip(features, columns_of(config, features), strict=True):
+        if isinstance(feature, Wav2VecChunk):
+            parts.append(
+                SegmentSound(feature.encoder(), one.first, feature.dimension, feature.device)
+            )
+        elif one.is_class:
+            parts.append(OneHot(one.first, one.n))
+    return parts
 
 
 def _build_deep_mel(config: Config, n_features: int) -> DeepMel:
+    if config.optim.loss == "regression_classification":
+        raise ValueError(
+            "feature_model=deep_mel mixes features, so that none is a class any more: choose "
+            "another optim.loss than regression_classification."
+        )
     params = dict(config.feature_model_params)
     allowed = inspect.signature(DeepMel).parameters
     for name in params:

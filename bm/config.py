@@ -37,7 +37,6 @@ DEFAULT_FILES = {
 
 UNSUPPORTED = {
     "eval_train_set": "nothing ever read it",
-    "optim.use_weighting": "only the regression_classification loss would use it",
     "optim.svd": "the penalty isn't available",
     "optim.negatives": "the negatives of a batch are its other segments",
     "optim.negative_pool_size": "the negatives of a batch are its other segments",
@@ -73,7 +72,7 @@ CHOICES = {
     "audit": LEVELS,
     "optim.name": OPTIMIZERS,
     "optim.schedule": SCHEDULES,
-    "optim.loss": ("clip", "l1", "mse"),
+    "optim.loss": ("clip", "l1", "mse", "regression_classification"),
     "optim.precision": ("fp32", "bf16"),
     "optim.negatives_scope": SCOPES,
     "optim.batch_norm_scope": SCOPES,

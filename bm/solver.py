@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from bm import distrib
 from bm.accumulation import backward_in_parts
 from bm.checkpoint import CHECKPOINT, check_same_data, read_checkpoint, write_checkpoint
+from bm.classes import RegressionClassificationLoss, class_accuracy
 from bm.core.hashing import digest
 from bm.core.progress import progress
 from bm.evaluation import Prediction, Retrieval, retrieve
@@ -202,7 +203,11 @@ class Solver:
                 seed=training.seed,
                 recordings=of_study,
             )
-        return {**segments, **words}
+            classes = {}
+            if isinstance(self.loss, RegressionClassificationLoss):
+                batches = self._loader("test").in_order()
+                classes = class_accuracy(batches, self.predict, self.loss.columns)
+        return {**segments, **words, **classes}
 
     def retrieve(self, split: str = "test") -> Retrieval:
         """Retrieve the segments of a split with the best state."""

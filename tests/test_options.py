@@ -71,6 +71,10 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "optim.epochs": (3, {}),
     "optim.batch_size": (16, {}),
     "optim.loss": ("mse", {}),
+    "optim.use_weighting": (
+        True,
+        {"optim.loss": "regression_classification", "dset.features": ["WordSegment"]},
+    ),
     "optim.max_batches": (3, {}),
     "optim.precision": ("bf16", {}),
     "optim.micro_batch": (5, {}),
@@ -289,6 +293,7 @@ def what_is_built(config: Config) -> str:
     parts: list[Any] = [solver.training, str(solver.models), solver.optimizer.settings]
     parts += [vars(solver.loss).get("power"), type(solver.loss)]
     hasher = hashlib.sha256()
+    parts.append([value.tolist() for value in solver.loss.state_dict().values()])
     parts.append(solver.layouts.tolist())
     for name, tensor in solver.models.state_dict().items():
         parts += [name, tuple(tensor.shape)]

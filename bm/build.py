@@ -6,6 +6,7 @@ import random
 import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from bm.core.cache import Cache
 from bm.core.layout import NO_POSITION
 from bm.core.machine import keep_freed_memory
 from bm.core.messages import DataError, check_choice
+from bm.encoding import EncodingSolver
 from bm.features import Feature, build_table, make_features
 from bm.optimizer import OptimizerSettings
 from bm.recordings import Recording
@@ -172,7 +174,7 @@ def build_solver(
         distrib.synchronise_batch_norm(models)
     logger.info("Model: %s parameters.", f"{n_parameters:,}")
     scaler = build_scaler(config, splits)
-    solver = Solver(
+    solver = _solver_of(config)(
         splits,
         models,
         build_loss(config, data.features, train),
@@ -268,6 +270,17 @@ def describe(config: Config, data: Data, provenance: Provenance) -> dict[str, An
         "versions": {"bm": __version__, **{name: version(name) for name in packages}},
         "commit": _git_commit(),
     }
+
+
+def _solver_of(config: Config) -> Callable[..., Solver]:
+    """The solver of the task, once it is known to fit the loss."""
+    if config.task.type == "decode":
+        return Solver
+    if config.optim.loss not in ("l1", "mse"):
+        raise ValueError(
+            f"optim.loss={config.optim.loss} is for decoding: task.type=encode needs l1 or mse."
+        )
+    return partial(EncodingSolver, meg_init=config.task.meg_init)
 
 
 def _check_positions(config: Config, splits: Splits) -> None:

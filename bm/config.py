@@ -52,7 +52,6 @@ UNSUPPORTED = {
     "task.lowpass": "filter the signal with dset.bandpass",
     "task.lowpass_gt": "it only mattered together with task.lowpass",
     "task.lowpass_gt_test": "it only mattered together with task.lowpass",
-    "task.meg_init": "it belongs to the encode task, which isn't available",
     "convrnn.concatenate": "each input has an encoder of its own",
     "convrnn.growth": "all layers are equally wide",
     "convrnn.attention": "nothing ever set it; simpleconv.transformer attends over time",
@@ -78,8 +77,8 @@ CHOICES = {
     "optim.batch_norm_scope": SCOPES,
     "model_name": ("simpleconv", "convrnn"),
     "feature_model_name": (None, "deep_mel"),
-    "task.type": ("decode",),
-    "task.loss": (None,),
+    "task.type": ("decode", "encode"),
+    "task.loss": (None, "l1", "mse"),
     "dset.block_grouping": GROUPINGS,
     "dset.residency": RESIDENCIES,
     "dset.on_bad_recording": ("skip", "error"),
@@ -126,6 +125,11 @@ def check(config: Config) -> None:
             raise ConfigError(
                 f"{key}={leaves[key]!r} isn't available. {did_you_mean(leaves[key], allowed)}"
             )
+    if config.task.loss not in (None, config.optim.loss):
+        raise ConfigError(
+            f"task.loss={config.task.loss!r}, but optim.loss={config.optim.loss!r} is what trains: "
+            "make them the same, or leave task.loss at None."
+        )
     for key, value in leaves.items():
         for retired, reason in UNSUPPORTED.items():
             if _is_within(key, retired) and (key not in defaults or value != defaults[key]):

@@ -210,9 +210,10 @@ def test_missing_and_dangling_values_are_told():
         from_hydra(OmegaConf.create({"seed": "???"}))
 
 
-def test_what_a_model_needs_and_is_not_available_is_named():
-    with pytest.raises(ConfigError, match="task.type='encode' isn't available"):
-        compose("model=convrnn")
+def test_loss_of_the_task_is_that_of_training():
+    assert compose("model=convrnn").task.loss == compose("model=convrnn").optim.loss == "l1"
+    with pytest.raises(ConfigError, match="task.loss='l1', but optim.loss='mse' is what trains"):
+        compose("model=convrnn", "optim.loss=mse")
 
 
 def test_configuration_survives_a_checkpoint(composed):

@@ -49,6 +49,12 @@ CONV_RNN = {
     "convrnn.lstm": 2,
     "convrnn.subject_dim": 3,
 }
+ENCODE = {
+    **CONV_RNN,
+    "task.type": "encode",
+    "optim.loss": "l1",
+    "convrnn.hidden.features": 4,
+}
 NO_HEAD = {"simpleconv.complex_out": False}
 
 # Key: another value, and what has to be set beside it for the key to matter.
@@ -129,6 +135,8 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "norm.exclude_empty_features": (True, {}),
     "task.offset_meg_ms": (100.0, {}),
     "task.mask_loss": (True, {}),
+    "task.type": ("encode", {**ENCODE, "task.type": "decode"}),
+    "task.meg_init": (0.4, ENCODE),
     "simpleconv.hidden.meg": (8, {}),
     "simpleconv.depth": (2, {}),
     "simpleconv.linear_out": (True, NO_HEAD),
@@ -222,8 +230,7 @@ ELSEWHERE = {
     "slurm": "read by Dora",
     "dummy": "changes the signature, as is its purpose",
     "convrnn.hidden.features": "test_convrnn.py",
-    "task.type": "has one value",
-    "task.loss": "has one value",
+    "task.loss": "test_config.py",
 }
 
 
@@ -293,6 +300,7 @@ def what_is_built(config: Config) -> str:
     parts: list[Any] = [solver.training, str(solver.models), solver.optimizer.settings]
     parts += [vars(solver.loss).get("power"), type(solver.loss)]
     hasher = hashlib.sha256()
+    parts.append(vars(solver).get("n_given"))
     parts.append([value.tolist() for value in solver.loss.state_dict().values()])
     parts.append(solver.layouts.tolist())
     for name, tensor in solver.models.state_dict().items():

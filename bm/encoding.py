@@ -1,0 +1,123 @@
+"""The other way round: predict the brain signal from the sound that was heard.
+
+Enter: the features of a segment, and the first moments of its brain signal as a prompt. Leaves: the
+rest of the brain signal, at every sensor. Retrieval has no meaning here, as no two listeners give
+the same signal: what is tested is how well each sensor's course is predicted.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bm.core.messages import DataError
+from bm.evaluation import Prediction, Retrieval
+from bm.metrics import OnlineCorrelation, OnlineErrors
+from bm.segments import SegmentBatch, SegmentLoader
+from bm.solver import Solver
+
+
+class EncodingSolver(Solver):
+    """Trains a model that predicts the brain signal (``task.type=encode``).
+
+    Parameters
+    ----------
+    args, options : as those of `Solver`.
+    meg_init : seconds of the brain signal that are given; loss and test begin after them.
+
+    Raises
+    ------
+    ValueError : that is all of a segment, or less than nothing.
+    DataError : recordings differ in their sensors.
+    """
+
+    def __init__(self, *args: Any, meg_init: float, **options: Any):
+        super().__init__(*args, **options)
+        training = self.training
+        n_times = self.splits.datasets["train"].n_times - int(training.delay * training.sample_rate)
+        self.n_given = int(meg_init * training.sample_rate)
+        if not 0 <= self.n_given < n_times:
+            raise ValueError(
+                f"task.meg_init={meg_init} s is {self.n_given} samples, but there are {n_times} to "
+                f"predict. Choose 0 to {(n_times - 1) / training.sample_rate:.2f} s."
+            )
+        first, *others = self.splits.prepared
+        for one in others:
+            if one.signal.sensors.names != first.signal.sensors.names:
+                raise DataError(
+                    f"{one.recording} has other sensors than {first.recording}: task.type=encode "
+                    "predicts each sensor, so all recordings must have the same. Choose one study."
+                )
+
+    def test(self) -> dict[str, float]:
+        """How well the best state predicts the brain signal of the test split."""
+        training = self.training
+        whole = SegmentLoader(  # each rank looks at all of it
+            self.splits.datasets["test"], training.batch_size, training.device, training.seed
+        )
+        with self.best():
+            return signal_metrics(whole.in_order(), self.predict)
+
+    def retrieve(self, split: str = "test") -> Retrieval:
+        """Segments can't be retrieved from predicted brain signals.
+
+        Raises
+        ------
+        ValueError : always.
+        """
+        raise ValueError(
+            f"task.type=encode predicts brain signals, so the segments of {split} can't be "
+            "retrieved: its test metrics are in history.json."
+        )
+
+    def _forward(self, batch: SegmentBatch) -> tuple[Prediction, Tensor | None]:
+        meg, features = self._aligned(batch.meg, batch.features)
+        prompt = meg.clone()
+        prompt[..., self.n_given :] = 0
+        device = torch.device(self.training.device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.training.precision == "bf16"):
+            estimate = self.model(
+                prompt, batch.subject_index, self.layouts, batch.layout_index, features
+            )
+        target = meg[..., self.n_given :]
+        prediction = Prediction(estimate[..., self.n_given :].float(), target, batch.row)
+        return prediction, self._mask(batch, target)
+
+    def _mask(self, batch: SegmentBatch, target: Tensor) -> Tensor | None:
+        if not self.training.mask_loss:
+            return None
+        return batch.mask[..., self.n_given :][..., : target.shape[-1]].to(target.dtype)
+
+
+@torch.no_grad()
+def signal_metrics(
+    batches: Iterable[SegmentBatch], predict: Callable[[SegmentBatch], Prediction]
+) -> dict[str, float]:
+    """Agreement of predicted and true brain signals, over all samples of all segments.
+
+    Parameters
+    ----------
+    batches : of a split.
+    predict : estimates and targets [B, C, T] of a batch, scaled.
+
+    Returns
+    -------
+    ``correlation``: Pearson's, mean over sensors that ever change; ``l1``, ``l2``: mean absolute
+    and squared difference.
+
+    Raises
+    ------
+    ValueError : there are no segments.
+    """
+    correlation, errors = OnlineCorrelation(), OnlineErrors()
+    for batch in batches:
+        prediction = predict(batch)
+        correlation.update(prediction.estimate, prediction.target)
+        errors.update(prediction.estimate, prediction.target)
+    absolute, squared = errors.compute()
+    return {
+        "correlation": correlation.compute().nanmean().item(),
+        "l1": absolute.mean().item(),
+        "l2": squared.mean().item(),
+    }

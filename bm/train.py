@@ -129,7 +129,8 @@ def run(config: Config) -> None:
     solver.run()
     if distrib.is_main():
         (folder / DONE).touch()
-    logger.info("Next: python -m scripts.run_eval_probs 'sigs=[%s]'", xp.sig)
+    if config.task.type == "decode":  # there is nothing to retrieve otherwise
+        logger.info("Next: python -m scripts.run_eval_probs 'sigs=[%s]'", xp.sig)
 
 
 def make_publish(config: Config, xp: dora.XP) -> Publish:

@@ -275,12 +275,24 @@ def describe(config: Config, data: Data, provenance: Provenance) -> dict[str, An
 def _solver_of(config: Config) -> Callable[..., Solver]:
     """The solver of the task, once it is known to fit the loss."""
     if config.task.type == "decode":
+        if config.task.lowpass:
+            raise ValueError(
+                f"task.lowpass={config.task.lowpass} filters predicted brain signals "
+                "(task.type=encode). To filter what a decoder sees, set dset.bandpass."
+            )
         return Solver
     if config.optim.loss not in ("l1", "mse"):
         raise ValueError(
             f"optim.loss={config.optim.loss} is for decoding: task.type=encode needs l1 or mse."
         )
-    return partial(EncodingSolver, meg_init=config.task.meg_init)
+    task = config.task
+    return partial(
+        EncodingSolver,
+        meg_init=task.meg_init,
+        lowpass=task.lowpass,
+        lowpass_gt=task.lowpass_gt,
+        lowpass_gt_test=task.lowpass_gt_test,
+    )
 
 
 def _check_positions(config: Config, splits: Splits) -> None:

@@ -8,6 +8,7 @@ the same signal: what is tested is how well each sensor's course is predicted.
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import julius
 import torch
 from torch import Tensor
 
@@ -25,14 +26,26 @@ class EncodingSolver(Solver):
     ----------
     args, options : as those of `Solver`.
     meg_init : seconds of the brain signal that are given; loss and test begin after them.
+    lowpass : Hz; faster changes are taken out of what is predicted, so that they needn't be; 0: no.
+    lowpass_gt, lowpass_gt_test : take them out of the true signal, too, for the loss and for the
+        test.
 
     Raises
     ------
-    ValueError : that is all of a segment, or less than nothing.
+    ValueError : `meg_init` is all of a segment, or less than nothing; `lowpass` isn't below half
+        the sample rate.
     DataError : recordings differ in their sensors.
     """
 
-    def __init__(self, *args: Any, meg_init: float, **options: Any):
+    def __init__(
+        self,
+        *args: Any,
+        meg_init: float,
+        lowpass: float = 0.0,
+        lowpass_gt: bool = True,
+        lowpass_gt_test: bool = False,
+        **options: Any,
+    ):
         super().__init__(*args, **options)
         training = self.training
         n_times = self.splits.datasets["train"].n_times - int(training.delay * training.sample_rate)
@@ -42,6 +55,14 @@ class EncodingSolver(Solver):
                 f"task.meg_init={meg_init} s is {self.n_given} samples, but there are {n_times} to "
                 f"predict. Choose 0 to {(n_times - 1) / training.sample_rate:.2f} s."
             )
+        if not 0 <= lowpass < training.sample_rate / 2:
+            raise ValueError(
+                f"task.lowpass={lowpass} must be below half of dset.sample_rate="
+                f"{training.sample_rate}, or 0 for none."
+            )
+        self.lowpass = lowpass
+        self.lowpass_gt, self.lowpass_gt_test = lowpass_gt, lowpass_gt_test
+        self.is_testing = False
         first, *others = self.splits.prepared
         for one in others:
             if one.signal.sensors.names != first.signal.sensors.names:
@@ -56,8 +77,12 @@ class EncodingSolver(Solver):
         whole = SegmentLoader(  # each rank looks at all of it
             self.splits.datasets["test"], training.batch_size, training.device, training.seed
         )
-        with self.best():
-            return signal_metrics(whole.in_order(), self.predict)
+        self.is_testing = True
+        try:
+            with self.best():
+                return signal_metrics(whole.in_order(), self.predict)
+        finally:
+            self.is_testing = False
 
     def retrieve(self, split: str = "test") -> Retrieval:
         """Segments can't be retrieved from predicted brain signals.
@@ -80,9 +105,18 @@ class EncodingSolver(Solver):
             estimate = self.model(
                 prompt, batch.subject_index, self.layouts, batch.layout_index, features
             )
-        target = meg[..., self.n_given :]
-        prediction = Prediction(estimate[..., self.n_given :].float(), target, batch.row)
-        return prediction, self._mask(batch, target)
+        estimate = self._slow(estimate.float())[..., self.n_given :]
+        filters_truth = self.lowpass_gt_test if self.is_testing else self.lowpass_gt
+        target = (self._slow(meg) if filters_truth else meg)[..., self.n_given :]
+        return Prediction(estimate, target, batch.row), self._mask(batch, target)
+
+    def _slow(self, signal: Tensor) -> Tensor:
+        """What is slower than the low-pass lets through, without shift in time."""
+        if not self.lowpass:
+            return signal
+        cutoff = self.lowpass / self.training.sample_rate
+        filtered: Tensor = julius.lowpass_filter(signal.contiguous(), cutoff)
+        return filtered
 
     def _mask(self, batch: SegmentBatch, target: Tensor) -> Tensor | None:
         if not self.training.mask_loss:

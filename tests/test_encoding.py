@@ -73,6 +73,41 @@ def test_sound_predicts_the_simulated_response(settings):
         solver.retrieve()
 
 
+@pytest.mark.parametrize(("gt", "gt_test"), [(True, False), (False, True)])
+def test_low_pass_takes_fast_changes_out_of_predictions_and_of_the_truth_where_told(
+    settings, monkeypatch, gt, gt_test
+):
+    flags = [f"task.lowpass_gt={gt}".lower(), f"task.lowpass_gt_test={gt_test}".lower()]
+    solver = build([*settings, "task.lowpass=5", *flags])
+    batch = first_batch(solver)
+    scaled = solver.scaler(batch)
+    times = torch.arange(181) / 60
+    slow, fast = torch.sin(2 * torch.pi * 2 * times), torch.sin(2 * torch.pi * 20 * times)
+    scaled.meg[:] = slow + fast
+    monkeypatch.setattr(solver.model, "forward", lambda *_: (slow + fast).expand(4, 16, 181))
+    asked = {}
+    for solver.is_testing in (False, True):
+        prediction, _ = solver._forward(scaled)
+        inner = prediction.estimate[..., 30:-60] - slow[60:-60]
+        assert inner.abs().max() < 0.05
+        asked[solver.is_testing] = prediction.target[..., 30:-60] - slow[60:-60]
+    for is_testing, is_filtered in ((False, gt), (True, gt_test)):
+        assert (asked[is_testing].abs().max() < 0.05) == is_filtered
+    solver.is_testing = False
+    seen = []
+    predict = solver._forward
+    monkeypatch.setattr(
+        solver, "_forward", lambda one: seen.append(solver.is_testing) or predict(one)
+    )
+    monkeypatch.setattr(
+        solver.model, "forward", lambda meg, *_: torch.zeros_like(meg) + slow.to(meg)
+    )
+    solver.test()
+    solver._validate()
+    assert set(seen[:1]) == {True}
+    assert not seen[-1]
+
+
 def test_metrics_are_those_of_all_samples_of_each_sensor():
     generator = torch.Generator().manual_seed(0)
     estimate, target = torch.randn(2, 6, 3, 10, generator=generator, dtype=torch.float64)
@@ -97,5 +132,9 @@ def test_metrics_are_those_of_all_samples_of_each_sensor():
 def test_what_encoding_cannot_do_is_refused(settings):
     with pytest.raises(ValueError, match=r"task\.meg_init=9\.0 s is 540 samples"):
         build([*settings, "task.meg_init=9.0"])
+    with pytest.raises(ValueError, match=r"task\.lowpass=30\.0 must be below half"):
+        build([*settings, "task.lowpass=30"])
+    with pytest.raises(ValueError, match=r"task\.lowpass=8\.0 filters predicted brain signals"):
+        build([*settings, "task.lowpass=8", "task.type=decode"])
     with pytest.raises(ValueError, match=r"optim\.loss=clip is for decoding"):
         build([*settings, "optim.loss=clip", "task.loss=null"])

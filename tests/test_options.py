@@ -137,6 +137,9 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "task.mask_loss": (True, {}),
     "task.type": ("encode", {**ENCODE, "task.type": "decode"}),
     "task.meg_init": (0.4, ENCODE),
+    "task.lowpass": (8.0, ENCODE),
+    "task.lowpass_gt": (False, {**ENCODE, "task.lowpass": 8.0}),
+    "task.lowpass_gt_test": (True, {**ENCODE, "task.lowpass": 8.0}),
     "simpleconv.hidden.meg": (8, {}),
     "simpleconv.depth": (2, {}),
     "simpleconv.linear_out": (True, NO_HEAD),
@@ -209,6 +212,7 @@ ATTRIBUTES = (
     "n_heads",
     "flip",
 )  # that weights don't show
+LOWPASS = ("lowpass", "lowpass_gt", "lowpass_gt_test")
 RAISING = ("dset.min_n_blocks_per_split", "dset.on_bad_recording")
 ELSEWHERE = {
     "tensorboard": "test_tracking.py",
@@ -300,7 +304,7 @@ def what_is_built(config: Config) -> str:
     parts: list[Any] = [solver.training, str(solver.models), solver.optimizer.settings]
     parts += [vars(solver.loss).get("power"), type(solver.loss)]
     hasher = hashlib.sha256()
-    parts.append(vars(solver).get("n_given"))
+    parts.append([vars(solver).get(name) for name in ("n_given", *LOWPASS)])
     parts.append([value.tolist() for value in solver.loss.state_dict().values()])
     parts.append(solver.layouts.tolist())
     for name, tensor in solver.models.state_dict().items():

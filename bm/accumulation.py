@@ -52,7 +52,8 @@ def backward_in_parts(
     sizes = [len(estimate) for estimate, _ in outputs]
     outputs.clear()
     value = loss(estimates, targets)
-    gradients = torch.autograd.grad(value * factor, (estimates, targets), allow_unused=True)
+    (value * factor).backward()  # the loss can have parameters, too
+    gradients = (estimates.grad, targets.grad)
     for index, (part, state) in enumerate(zip(parts, states, strict=True)):
         _set_random_state(state, device)
         of_part = [None if whole is None else whole.split(sizes)[index] for whole in gradients]

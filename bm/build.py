@@ -24,6 +24,7 @@ from bm.core.machine import keep_freed_memory
 from bm.core.messages import DataError, check_choice
 from bm.encoding import EncodingSolver
 from bm.features import Feature, build_table, make_features
+from bm.losses import ClipLoss
 from bm.optimizer import OptimizerSettings
 from bm.recordings import Recording
 from bm.scaling import BatchScaler
@@ -161,14 +162,12 @@ def build_solver(
     data = build_data(config, device)
     splits, train = data.splits, data.splits.datasets["train"]
     _check_positions(config, splits)
-    if config.optim.negatives_scope == "all" and config.optim.loss != "clip":
-        raise ValueError(
-            "optim.negatives_scope=all is for the contrastive loss: "
-            f"optim.loss={config.optim.loss} has no negatives."
-        )
     models = build_models(
         config, train.store.n_sensors, train.n_features, len(splits.subjects), data.features
     )
+    loss = build_loss(config, data.features, train)
+    if isinstance(loss, ClipLoss):
+        models["loss"] = loss  # it can have parameters, and a mode for training
     n_parameters = sum(parameter.numel() for parameter in models.parameters())
     if config.optim.batch_norm_scope == "all":
         distrib.synchronise_batch_norm(models)
@@ -177,7 +176,7 @@ def build_solver(
     solver = _solver_of(config)(
         splits,
         models,
-        build_loss(config, data.features, train),
+        loss,
         scaler,
         build_training(config, device),
         _from_fields(OptimizerSettings, config.optim),
@@ -224,6 +223,9 @@ def build_training(config: Config, device: str) -> Training:
         eval_every=config.eval_every,
         n_workers=config.num_workers if device != "cpu" else 0,
         mask_loss=config.task.mask_loss,
+        negatives=config.optim.negatives,
+        negative_pool_size=config.optim.negative_pool_size,
+        svd=config.optim.svd,
         negatives_scope=config.optim.negatives_scope,
         word_top_x=config.test.wer_topx,
         word_negatives=config.test.wer_negatives,

@@ -1,7 +1,7 @@
 """From a configuration to models: the brain encoder and, if there is one, the feature model."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from bm.config import Config
 from bm.core.messages import check_choice
 from bm.features import Feature
 from bm.features.chunk import Wav2VecChunk
-from bm.losses import ClipLoss, RegressionLoss
+from bm.losses import ClipLoss, RegressionLoss, Similarity
 from bm.models import (
     ConvRNN,
     DeepMel,
@@ -22,13 +22,8 @@ from bm.models import (
     SimpleConv,
     build_external,
 )
+from bm.schema import ClipConfig
 from bm.segments import SegmentDataset, WindowRule
-
-LOSSES: dict[str, Callable[[], nn.Module]] = {
-    "clip": ClipLoss,
-    "l1": lambda: RegressionLoss(1),
-    "mse": lambda: RegressionLoss(2),
-}
 
 
 def build_models(
@@ -79,8 +74,10 @@ def build_loss(config: Config, features: Sequence[Feature], train: SegmentDatase
 
     Raises
     ------
-    ValueError : classes are to be weighted, but there are none.
+    ValueError : an option is set that belongs to another loss.
     """
+    if config.optim.loss != "clip":
+        _check_not_contrastive(config)
     if config.optim.loss == "regression_classification":
         loss = RegressionClassificationLoss(columns_of(config, features))
         if config.optim.use_weighting:
@@ -91,7 +88,43 @@ def build_loss(config: Config, features: Sequence[Feature], train: SegmentDatase
             "optim.use_weighting=true weighs classes, which only "
             f"optim.loss=regression_classification has, not {config.optim.loss}."
         )
-    return LOSSES[config.optim.loss]()
+    if config.optim.loss == "clip":
+        n_features = sum(one.n for one in columns_of(config, features))
+        if config.feature_model_name == "deep_mel":
+            n_features = config.feature_model_params["n_out_channels"]
+        return _build_contrastive(config, n_features)
+    return RegressionLoss(1 if config.optim.loss == "l1" else 2)
+
+
+def _build_contrastive(config: Config, n_features: int) -> ClipLoss:
+    """Contrastive loss of targets with so many features."""
+    clip = config.clip
+    similarity = Similarity(
+        window=(clip.tmin, clip.tmax),
+        training_window=(clip.tmin_train, clip.tmax_train),
+        center=clip.center,
+        pool=clip.pool,
+        linear=clip.linear,
+        n_features=n_features,
+        twin=clip.twin,
+        normalise=clip.normalise,
+        temperature=clip.temperature,
+        sample_rate=config.dset.sample_rate,
+    )
+    return ClipLoss(similarity, clip.duplicates, clip.symmetric, clip.objective)
+
+
+def _check_not_contrastive(config: Config) -> None:
+    """Raise a ValueError if options of the contrastive loss are set, and another is chosen."""
+    optim, default = config.optim, ClipConfig()
+    for name, value in vars(config.clip).items():
+        if value != getattr(default, name):
+            raise ValueError(f"clip.{name}={value} is for optim.loss=clip, not {optim.loss}.")
+    if optim.negatives_scope == "all" or optim.negatives is not None:
+        raise ValueError(
+            "optim.negatives and optim.negatives_scope=all are for the contrastive loss: "
+            f"optim.loss={optim.loss} has no negatives."
+        )
 
 
 def columns_of(config: Config, features: Sequence[Feature]) -> list[Columns]:

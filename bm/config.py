@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from bm.core.messages import did_you_mean
 from bm.distrib import SCOPES
 from bm.evaluation.audit import LEVELS
+from bm.losses import DUPLICATES, NORMALISED, OBJECTIVES
 from bm.optimizer import OPTIMIZERS, SCHEDULES
 from bm.schema import Config, DsetConfig
 from bm.segments.controls import CONTROLS
@@ -37,17 +38,6 @@ DEFAULT_FILES = {
 
 UNSUPPORTED = {
     "eval_train_set": "nothing ever read it",
-    "optim.svd": "the penalty isn't available",
-    "optim.negatives": "the negatives of a batch are its other segments",
-    "optim.negative_pool_size": "the negatives of a batch are its other segments",
-    "clip.linear": "the projection isn't available",
-    "clip.twin": "it only mattered together with clip.linear",
-    "clip.pool": "pooling over time isn't available",
-    "clip.center": "centring isn't available",
-    "clip.tmin": "choose the window with dset.tmin",
-    "clip.tmax": "choose the window with dset.tmax",
-    "clip.tmin_train": "choose the window with dset.tmin",
-    "clip.tmax_train": "choose the window with dset.tmax",
     "dset.autoreject": "clamping (norm.max_scale) takes its place",
     "convrnn.concatenate": "each input has an encoder of its own",
     "convrnn.growth": "all layers are equally wide",
@@ -71,6 +61,9 @@ CHOICES = {
     "optim.loss": ("clip", "l1", "mse", "regression_classification"),
     "optim.precision": ("fp32", "bf16"),
     "optim.negatives_scope": SCOPES,
+    "clip.normalise": NORMALISED,
+    "clip.duplicates": DUPLICATES,
+    "clip.objective": OBJECTIVES,
     "optim.batch_norm_scope": SCOPES,
     "model_name": ("simpleconv", "convrnn"),
     "feature_model_name": (None, "deep_mel"),

@@ -55,6 +55,11 @@ class ClipConfig:
     tmin_train: float | None = None
     tmax_train: float | None = None
     center: bool = False
+    normalise: str = "y"
+    temperature: bool = False
+    duplicates: str = "keep"
+    symmetric: bool = False
+    objective: str = "softmax"
 
 
 @dataclass(frozen=True)

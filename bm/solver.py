@@ -24,6 +24,8 @@ from bm.core.hashing import digest
 from bm.core.progress import progress
 from bm.evaluation import Prediction, Retrieval, retrieve
 from bm.evaluation.words import word_accuracy
+from bm.losses import spectral_penalty
+from bm.objective import Objective
 from bm.optimizer import Optimizer, OptimizerSettings
 from bm.scaling import BatchScaler
 from bm.segments import SegmentBatch, SegmentLoader, Splits, align_to_delay
@@ -41,7 +43,8 @@ class Solver:
     Parameters
     ----------
     splits : segments.
-    models : "meg": the brain encoder; optionally "features": a model of the target, trained too.
+    models : "meg": the brain encoder; optionally "features": a model of the target, and "loss", if
+        these are to be trained too.
     loss : of estimates and targets.
     scaler : fitted on the training split.
     training : settings.
@@ -73,6 +76,7 @@ class Solver:
         self.folder = folder
         self.about = about or {}
         self.publish = publish
+        self.objective = Objective(loss, splits.datasets, self.target, training)
         self.history: History = []
         self.best_state: dict[str, Tensor] = deepcopy(models.state_dict())
         self.best_loss = math.inf
@@ -123,6 +127,7 @@ class Solver:
 
     def _train(self, epoch: int) -> dict[str, float]:
         self.models.train()
+        self.objective.begin(epoch)
         loader = self._loader("train", self.training.max_batches)
         mean, n_skipped = distrib.Mean(), 0
         bar = progress(
@@ -137,7 +142,10 @@ class Solver:
                 n_skipped += 1
                 continue
             self.optimizer.zero_grad()
-            loss = self._backward(scaled, len(scaled) / sum(of_ranks))
+            share = len(scaled) / sum(of_ranks)
+            loss = self._backward(scaled, share)
+            if self.training.svd:
+                (spectral_penalty(self.model) * (self.training.svd * share)).backward()
             distrib.sum_gradients(self.optimizer.parameters)
             self.optimizer.step(number, len(loader))
             mean.add(loss, len(scaled))
@@ -153,7 +161,7 @@ class Solver:
         n_at_once = self.training.micro_batch or len(batch)
         if n_at_once >= len(batch):
             prediction, mask = self._forward(batch)
-            loss: Tensor = self.loss(prediction.estimate, self._candidates(prediction.target), mask)
+            loss = self.objective(prediction.estimate, prediction.target, batch.row, mask, "train")
             (loss * factor).backward()
             return loss.detach()
 
@@ -162,10 +170,9 @@ class Solver:
             return prediction.estimate, prediction.target
 
         def loss_of(estimates: Tensor, targets: Tensor) -> Tensor:
-            value: Tensor = self.loss(
-                estimates, self._candidates(targets), self._mask(batch, targets)
+            return self.objective(
+                estimates, targets, batch.row, self._mask(batch, targets), "train"
             )
-            return value
 
         parts = [batch.select(rows) for rows in torch.arange(len(batch)).split(n_at_once)]
         return backward_in_parts(parts, forward, loss_of, self.models, factor)
@@ -177,10 +184,10 @@ class Solver:
         mean = distrib.Mean()
         for batch in self._loader("valid", self.training.max_batches).epoch(0):
             prediction, mask = self._forward(self.scaler(batch))
-            candidates = self._candidates(prediction.target)
-            if len(prediction.row):
-                loss = self.loss(prediction.estimate, candidates, mask)
-                mean.add(loss, len(prediction.row))
+            loss = self.objective(
+                prediction.estimate, prediction.target, prediction.row, mask, "valid"
+            )
+            mean.add(loss, len(prediction.row))
         return {"loss": mean_loss(mean, "validation")}
 
     def test(self) -> dict[str, float]:
@@ -202,6 +209,7 @@ class Solver:
                 n_recordings=training.word_recordings,
                 seed=training.seed,
                 recordings=of_study,
+                similarity=self.objective.similarity,
             )
             classes = {}
             if isinstance(self.loss, RegressionClassificationLoss):
@@ -218,8 +226,9 @@ class Solver:
             )
             dataset = self.splits.datasets[split]
             return retrieve(
-                dataset, iter(batches), self.predict, self.target, self.training.batch_size
-            )
+                dataset, iter(batches), self.predict, self.target, self.training.batch_size,
+                similarity=self.objective.similarity,
+            )  # fmt: skip
 
     def predict(self, batch: SegmentBatch) -> Prediction:
         """Estimates and targets of an unscaled batch."""
@@ -313,10 +322,6 @@ class Solver:
             distrib.rank(),
             distrib.world_size(),
         )
-
-    def _candidates(self, target: Tensor) -> Tensor:
-        """Targets that estimates are held against: their own first, then those of other ranks."""
-        return distrib.with_others(target) if self.training.negatives_scope == "all" else target
 
     def _check_ranks(self) -> None:
         """Make sure that all ranks start from the same, and say how they share a batch."""

@@ -25,6 +25,8 @@ class Training:
     eval_every : test the best state every so many epochs if it has changed; always after the last.
     n_workers : batches prepared ahead.
     mask_loss : only samples in which a word is heard count.
+    negatives, negative_pool_size : further candidates per batch, see `bm.objective`.
+    svd : weight of the penalty on the largest singular values of the encoder's kernels.
     negatives_scope : an estimate's candidates are those of its "rank", or of "all" ranks.
     word_top_x, word_negatives, word_recordings : the word monitor, see `bm.evaluation.words`.
     word_study : the word monitor looks at this study only; None: all.
@@ -45,6 +47,9 @@ class Training:
     eval_every: int = 1
     n_workers: int = 0
     mask_loss: bool = False
+    negatives: int | None = None
+    negative_pool_size: int | None = None
+    svd: float = 0.0
     negatives_scope: str = "rank"
     word_top_x: int = 10
     word_negatives: int = 10_000

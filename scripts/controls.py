@@ -141,7 +141,14 @@ def retrieve_from(solver: Solver, dataset: SegmentDataset, source: SegmentDatase
     loader = SegmentLoader(dataset, training.batch_size, training.device)
     with solver.best():
         heard = control.heard_with(loader.in_order(), source)
-        return retrieve(dataset, heard, solver.predict, solver.target, training.batch_size)
+        return retrieve(
+            dataset,
+            heard,
+            solver.predict,
+            solver.target,
+            training.batch_size,
+            similarity=solver.objective.similarity,
+        )
 
 
 if __name__ == "__main__":

@@ -194,5 +194,5 @@ def test_lost_process_ends_the_others(command, tmp_path, python_env, lost):
 
 
 def test_negatives_need_a_contrastive_loss(settings):
-    with pytest.raises(ValueError, match="is for the contrastive loss"):
+    with pytest.raises(ValueError, match="are for the contrastive loss"):
         build([*settings, "optim.negatives_scope=all", "optim.loss=mse"])

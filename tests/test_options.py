@@ -12,13 +12,16 @@ from typing import Any, ClassVar
 import pytest
 import torch
 from helpers import SmallRecording, tell_story, with_value
+from torch import nn
 
 import bm.build
+import bm.objective
 import bm.solver
 from bm.build import Data, build_data, build_recordings, build_solver, build_training, choose_device
 from bm.checkpoint import CHECKPOINT
 from bm.config import UNSUPPORTED, Config, default_leaves, from_dict, from_hydra, to_dict
 from bm.core.messages import DataError
+from bm.losses import ClipLoss
 from bm.recordings import Recording
 from bm.solver import Solver, Training
 from bm.studies import Study, registry
@@ -84,7 +87,23 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "optim.max_batches": (3, {}),
     "optim.precision": ("bf16", {}),
     "optim.micro_batch": (5, {}),
+    "optim.svd": (0.1, {}),
+    "optim.negatives": (5, {}),
+    "optim.negative_pool_size": (6, {"optim.negatives": 5}),
     "optim.negatives_scope": ("all", {}),
+    "clip.linear": (3, {}),
+    "clip.twin": (False, {"clip.linear": 3}),
+    "clip.pool": (True, {}),
+    "clip.tmin": (0.5, {}),
+    "clip.tmax": (1.5, {}),
+    "clip.tmin_train": (0.5, {}),
+    "clip.tmax_train": (1.5, {}),
+    "clip.center": (True, {}),
+    "clip.normalise": ("both", {}),
+    "clip.temperature": (True, {}),
+    "clip.duplicates": ("mask", {}),
+    "clip.symmetric": (True, {}),
+    "clip.objective": ("sigmoid", {}),
     "optim.batch_norm_scope": ("all", {}),
     "test.wer_negatives": (100, {}),
     "test.wer_topx": (5, {}),
@@ -302,7 +321,7 @@ def what_is_built(config: Config) -> str:
     except ValueError as error:
         return f"{type(error).__name__}: {error}"
     parts: list[Any] = [solver.training, str(solver.models), solver.optimizer.settings]
-    parts += [vars(solver.loss).get("power"), type(solver.loss)]
+    parts += [type(solver.loss), losses(solver.loss)]
     hasher = hashlib.sha256()
     parts.append([vars(solver).get(name) for name in ("n_given", *LOWPASS)])
     parts.append([value.tolist() for value in solver.loss.state_dict().values()])
@@ -320,6 +339,17 @@ def what_is_built(config: Config) -> str:
                 hasher.update(tensor.contiguous().numpy().tobytes())
     hasher.update(repr(parts).encode())
     return hasher.hexdigest()
+
+
+def losses(loss: nn.Module) -> list[float]:
+    """Loss of two segments that are called alike, while training and afterwards."""
+    generator = torch.Generator().manual_seed(0)
+    projections = [module for module in loss.modules() if isinstance(module, nn.Conv1d)]
+    n_features = projections[0].in_channels if projections else 2
+    estimates, candidates = torch.randn(2, 2, n_features, 400, generator=generator)
+    alike = {"alike": torch.ones(2, 2, dtype=torch.bool)} if isinstance(loss, ClipLoss) else {}
+    with torch.no_grad():
+        return [loss.train(mode)(estimates, candidates, **alike).item() for mode in (True, False)]
 
 
 @pytest.fixture(scope="module")
@@ -353,7 +383,8 @@ def test_key_changes_what_is_built(base, built, key):
 
 @pytest.mark.parametrize("field", [field.name for field in dataclasses.fields(Training)])
 def test_setting_of_the_solver_is_read_there(field):
-    assert re.search(rf"training\.{field}\b", inspect.getsource(bm.solver))
+    code = inspect.getsource(bm.solver) + inspect.getsource(bm.objective)
+    assert re.search(rf"training\.{field}\b", code)
 
 
 def test_the_same_configuration_builds_the_same(base, built):

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bm.losses import EPSILON
+from bm.losses import Similarity
 from bm.segments import SegmentBatch, SegmentDataset
 from bm.segments.splits import identify
 
@@ -73,6 +73,7 @@ class Candidates:
     target : target of a batch; its `estimate` is not looked at.
     chunk_size : segments gathered and scored at once.
     max_bytes : targets are kept if all of them together are not larger.
+    similarity : scores of estimates and targets; that of the loss that was trained with.
 
     Attributes
     ----------
@@ -86,9 +87,11 @@ class Candidates:
         target: Predict,
         chunk_size: int = 256,
         max_bytes: int = MAX_BYTES,
+        similarity: Similarity | None = None,
     ):
         self.dataset = dataset
         self.target = target
+        self.similarity = similarity or Similarity()
         self._parts = torch.from_numpy(rows.astype(np.int64)).split(chunk_size)
         self._stored: list[tuple[Tensor, Tensor, Tensor]] = []
         found = []
@@ -104,14 +107,16 @@ class Candidates:
         return int(self.kept.sum())
 
     def scores(self, estimates: Tensor) -> Tensor:
-        """[B, V] inner products with the normalised targets, as in `bm.losses.ClipLoss`."""
-        flat_estimates = estimates.flatten(1)
-        parts = [flat_estimates @ flat.T / norm for flat, norm, _ in self._stored or self._gather()]
+        """[B, V] how alike estimates [B, F, T] and targets are."""
+        embedded = self.similarity.embed_estimates(estimates)
+        parts = [
+            self.similarity.compare(embedded, flat, norm)
+            for flat, norm, _ in self._stored or self._gather()
+        ]
         return torch.cat(parts, dim=1).float()
 
     def _gather(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Flattened targets of each chunk, their norms, and their rows."""
         for part in self._parts:
             prediction = self.target(self.dataset.gather(part))
-            flat = prediction.target.flatten(1)
-            yield flat, flat.norm(dim=1) + EPSILON, prediction.row
+            yield *self.similarity.embed_candidates(prediction.target), prediction.row

@@ -21,6 +21,7 @@ from bm.core.messages import DataError
 from bm.evaluation.candidates import MAX_BYTES, Candidates, Predict, Unique
 from bm.evaluation.statistics import hits, interval
 from bm.evaluation.words import word_ids
+from bm.losses import Similarity
 from bm.metrics import chance, rank_of_truth, top_k_accuracy
 from bm.segments import SegmentBatch, SegmentDataset
 
@@ -124,6 +125,7 @@ def retrieve(
     target: Predict,
     batch_size: int = 256,
     max_bytes: int = MAX_BYTES,
+    similarity: Similarity | None = None,
 ) -> Retrieval:
     """Rank the true segment of every query among the unique segments of its split.
 
@@ -135,6 +137,7 @@ def retrieve(
     target : the same without the estimates, which need the model (`estimate` is not looked at).
     batch_size : candidates gathered at once.
     max_bytes : all targets are kept in memory up to this size, else gathered anew for each batch.
+    similarity : scores of estimates and targets; as published if not given.
 
     Raises
     ------
@@ -143,7 +146,7 @@ def retrieve(
     if not len(dataset):
         raise DataError("The split has no segments, so nothing can be retrieved from it.")
     unique = Unique.of(dataset)
-    candidates = Candidates(dataset, unique.first, target, batch_size, max_bytes)
+    candidates = Candidates(dataset, unique.first, target, batch_size, max_bytes, similarity)
     column = np.full(len(unique.first), -1)
     column[candidates.kept] = np.arange(len(candidates))
     truth = torch.from_numpy(column[unique.of_row])

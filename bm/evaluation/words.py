@@ -20,6 +20,7 @@ from torch import Tensor
 
 from bm import distrib
 from bm.evaluation.candidates import MAX_BYTES, Candidates, Predict, Unique
+from bm.losses import Similarity
 from bm.metrics import chance_of_match
 from bm.segments import SegmentBatch, SegmentDataset
 
@@ -41,6 +42,7 @@ def word_accuracy(
     recordings: Collection[int] | None = None,
     batch_size: int = 256,
     max_bytes: int = MAX_BYTES,
+    similarity: Similarity | None = None,
 ) -> dict[str, float]:
     """Share of segments whose word is among those of the best `top_x` candidates.
 
@@ -58,7 +60,7 @@ def word_accuracy(
     n_recordings : only segments of the first so many recordings are asked for.
     seed : of the random segments.
     recordings : indices of the recordings that take part; None: all.
-    batch_size, max_bytes : as in `bm.evaluation.retrieve`.
+    batch_size, max_bytes, similarity : as in `bm.evaluation.retrieve`.
 
     Returns
     -------
@@ -78,7 +80,7 @@ def word_accuracy(
 
     unique = Unique.of(dataset)
     used = np.unique(np.concatenate([unique.of_row[negatives], unique.of_row[asked]]))
-    candidates = Candidates(dataset, unique.first[used], target, batch_size, max_bytes)
+    candidates = Candidates(dataset, unique.first[used], target, batch_size, max_bytes, similarity)
     pool = _Pool.of(unique, used[candidates.kept], negatives, words)
     n_hits, chances = 0, []
     for batch in _only(batches, torch.from_numpy(asked & (pool.truth >= 0))):

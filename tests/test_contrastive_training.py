@@ -1,0 +1,147 @@
+"""Options of the contrastive loss in training: learned parts, negatives, duplicates."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from ranks import build
+
+from bm.checkpoint import CHECKPOINT, read_checkpoint
+from bm.objective import Negatives, contents
+from bm.solver import Solver
+
+SETTINGS = (
+    "preset=demo",
+    "dset.selections=[fake]",
+    "dset.features=[MelSpectrum]",
+    "dset.features_params.MelSpectrum.n_mels=8",
+    "dset.sample_rate=60",
+    "dset.block_grouping=stimulus_time",
+    "simpleconv.depth=2",
+    "simpleconv.hidden.meg=8",
+    "optim.batch_size=32",
+    "optim.epochs=2",
+    "optim.max_batches=3",
+)
+LEARNED = (
+    "clip.linear=4",
+    "clip.twin=false",
+    "clip.normalise=both",
+    "clip.temperature=true",
+    "clip.duplicates=mask",
+    "optim.negatives=20",
+    "optim.negative_pool_size=60",
+    "optim.svd=1e-3",
+)
+
+
+@pytest.fixture(scope="module")
+def make(tmp_path_factory: pytest.TempPathFactory):
+    cache = tmp_path_factory.mktemp("cache")
+
+    def build_one(*overrides: str) -> Solver:
+        return build([*SETTINGS, f"cache={cache}", *overrides])
+
+    return build_one
+
+
+def run(solver: Solver, folder: Path, n_epochs: int) -> list[dict[str, dict[str, float]]]:
+    solver.folder = folder
+    solver.restore()
+    while len(solver.history) < n_epochs:
+        solver._run_epoch(len(solver.history))
+        solver.save()
+    return solver.history
+
+
+def test_learned_parts_of_the_loss_are_trained_kept_and_resumed_exactly(make, tmp_path):
+    solver = make(*LEARNED)
+    begun = {name: value.clone() for name, value in solver.loss.state_dict().items()}
+    whole = run(solver, tmp_path / "whole", 2)
+    assert set(begun) == {
+        "similarity.log_scale",
+        *(f"similarity.project_{who}.{what}"
+          for who in ("estimates", "candidates") for what in ("weight", "bias")),
+    }  # fmt: skip
+    assert all(not torch.equal(solver.loss.state_dict()[name], begun[name]) for name in begun)
+    kept = read_checkpoint(tmp_path / "whole" / CHECKPOINT)["models"]
+    assert {f"loss.{name}" for name in begun} <= set(kept)
+    run(make(*LEARNED), tmp_path / "cut", 1)
+    assert run(make(*LEARNED), tmp_path / "cut", 2) == whole
+
+
+def test_parts_of_a_batch_give_the_gradients_of_the_whole_to_the_loss_too(make):
+    gradients = []
+    for overrides in ((), ("optim.micro_batch=5",)):
+        solver = make("clip.linear=4", "optim.max_batches=1", *overrides)
+        for module in solver.models.modules():  # its statistics are of a part of the batch
+            if isinstance(module, torch.nn.BatchNorm1d):
+                module.momentum = 0.0
+        solver.models.eval()
+        (batch,) = list(solver._loader("train", 1).epoch(0))
+        solver._backward(solver.scaler(batch), 1.0)
+        gradients.append(solver.loss.similarity.project_candidates.weight.grad)
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-6)
+
+
+def test_retrieval_scores_as_the_loss_does(make):
+    solver = make("clip.linear=4", "clip.tmin=0.5", "clip.normalise=both")
+    dataset = solver.splits.datasets["test"]
+    retrieval = solver.retrieve()
+    first = retrieval.table.iloc[:8]
+    with solver.best(), torch.no_grad():
+        queries = solver.predict(dataset.gather(torch.tensor(first["row"].tolist())))
+        rows = [dataset.table.index[i] for i in _first_rows(dataset)]
+        candidates = solver.target(dataset.gather(torch.tensor(rows)))
+        scores = solver.loss.scores(queries.estimate, candidates.target)
+    assert scores.argmax(dim=1).tolist() == [best[0] for best in first["best"]]
+
+
+def _first_rows(dataset) -> list[int]:
+    seen: dict[int, int] = {}
+    for row, content in enumerate(contents(dataset).tolist()):
+        seen.setdefault(content, row)
+    return list(seen.values())
+
+
+def test_negatives_hold_nothing_of_the_batch_and_come_from_the_pool(make):
+    dataset = make().splits.datasets["train"]
+    content = contents(dataset)
+    negatives = Negatives(dataset, n=15, pool_size=40, seed=1)
+    drawn: set[int] = set()
+    negatives.begin(0)
+    for first in range(0, 60, 12):
+        batch = content[first : first + 12]
+        rows = negatives.draw(content, batch)
+        assert len(rows) == len(set(rows.tolist())) == 15
+        assert not torch.isin(content[rows], batch).any()
+        drawn |= set(rows.tolist())
+    assert len(drawn) <= 40
+    negatives.begin(0)
+    again = negatives.draw(content, content[:12])
+    negatives.begin(1)
+    assert not torch.equal(again, negatives.draw(content, content[:12]))
+
+
+def test_further_negatives_make_the_task_harder(make):
+    def first_loss(*overrides: str) -> float:
+        solver = make(*overrides)
+        torch.manual_seed(0)
+        return solver._train(0)["loss"]
+
+    assert first_loss("optim.negatives=100") > first_loss() + 0.5
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["optim.negatives=0"], r"optim\.negatives=0 must be at least 1"),
+        (["optim.negative_pool_size=9"], "is where optim.negatives=None are drawn from"),
+        (["optim.loss=l1", "clip.pool=true"], r"clip\.pool=True is for optim\.loss=clip"),
+        (["optim.loss=mse", "optim.negatives=5"], "has no negatives"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(make, overrides: Sequence[str], message: str):
+    with pytest.raises(ValueError, match=message):
+        make(*overrides)

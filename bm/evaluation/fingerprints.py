@@ -30,9 +30,14 @@ ALIKE = 0.9
 """Correlation of two patches from which they count as the same sound."""
 STEP = 0.03
 """Seconds by which matches of one shared stretch may differ in their shift."""
-MIN_MATCHES, MIN_SPAN = 4, 2.0
+MIN_MATCHES, MIN_SPAN = 4, 2.5
 """Landmarks and seconds that a shared stretch needs: words are repeated in any language, and by a
 machine exactly, but not this long."""
+MAX_GAP = 3.0
+"""Seconds between two matches of one stretch."""
+MIN_SHARE = 0.5
+"""Share of the landmarks in between that must match, too: a synthetic voice has few sounds, and some
+of them recur at equal distances by chance."""
 CHUNK = 1024
 
 
@@ -100,14 +105,26 @@ def shared_sounds(
     files = np.stack([first_file[rows], second_file[columns]])
     breaks = (np.diff(files) != 0).any(axis=0) | (np.diff(shift) > STEP)
     found = []
-    for run in np.split(np.arange(len(rows)), np.flatnonzero(breaks) + 1):
-        places = np.unique(rows[run])
-        times = np.sort(first.times[places])
-        if len(places) >= MIN_MATCHES and times[-1] - times[0] >= MIN_SPAN:
-            begin = run[first.times[rows[run]].argmin()]
-            span = float(times[-1] - times[0])
-            found.append(SharedSound(int(rows[begin]), int(columns[begin]), span))
+    for shifted in np.split(np.arange(len(rows)), np.flatnonzero(breaks) + 1):
+        by_time = shifted[np.argsort(first.times[rows[shifted]], kind="stable")]
+        gaps = np.diff(first.times[rows[by_time]]) > MAX_GAP
+        for run in np.split(by_time, np.flatnonzero(gaps) + 1):
+            if len(run) and _is_shared(run, first, first_file, rows):
+                times = first.times[rows[run]]
+                begin, span = run[0], float(times[-1] - times[0])
+                found.append(SharedSound(int(rows[begin]), int(columns[begin]), span))
     return found
+
+
+def _is_shared(run: np.ndarray, first: Landmarks, first_file: np.ndarray, rows: np.ndarray) -> bool:
+    """Whether matches in order of time are enough, long enough, and most of what is there."""
+    begin, end = first.times[rows[run[0]]], first.times[rows[run[-1]]]
+    n_matches = len(np.unique(rows[run]))
+    if n_matches < MIN_MATCHES or end - begin < MIN_SPAN:
+        return False
+    in_file = first_file == first_file[rows[run[0]]]
+    n_there = int((in_file & (first.times >= begin) & (first.times <= end)).sum())
+    return n_matches >= MIN_SHARE * n_there
 
 
 def join(parts: Sequence[Landmarks]) -> Landmarks:

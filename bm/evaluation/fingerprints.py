@@ -36,8 +36,8 @@ machine exactly, but not this long."""
 MAX_GAP = 3.0
 """Seconds between two matches of one stretch."""
 MIN_SHARE = 0.5
-"""Share of the landmarks in between that must match, too: a synthetic voice has few sounds, and some
-of them recur at equal distances by chance."""
+"""Share of the landmarks in between that must match, too: a synthetic voice has few sounds, and
+some of them recur at equal distances by chance."""
 CHUNK = 1024
 
 

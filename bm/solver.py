@@ -103,10 +103,8 @@ class Solver:
     @property
     def is_finished(self) -> bool:
         """All epochs are done, or the validation loss has stopped falling."""
-        n_done = len(self.history)
-        return (
-            n_done >= self.training.epochs or n_done - 1 - self.best_epoch >= self.training.patience
-        )
+        n_done, training = len(self.history), self.training
+        return n_done >= training.epochs or n_done - 1 - self.best_epoch >= training.patience
 
     def _run_epoch(self, epoch: int) -> None:
         torch.manual_seed(self.training.seed * 100_003 + epoch)
@@ -117,8 +115,8 @@ class Solver:
                 self.best_loss, self.best_epoch = metrics["valid"]["loss"], epoch
                 self.best_state = deepcopy(self.models.state_dict())
         self.history.append(metrics)
-        is_due = (epoch + 1) % self.training.eval_every == 0
-        if (self.is_finished or is_due) and self.best_epoch > self.tested_epoch:
+        is_due = self.is_finished or (epoch + 1) % self.training.eval_every == 0
+        if is_due and self.best_epoch > self.tested_epoch:
             metrics["test"] = self.test()
             self.tested_epoch = self.best_epoch
         for stage, values in metrics.items():
@@ -145,7 +143,7 @@ class Solver:
             share = len(scaled) / sum(of_ranks)
             loss = self._backward(scaled, share)
             if self.training.svd:
-                (spectral_penalty(self.model) * (self.training.svd * share)).backward()
+                (spectral_penalty(self.model) * self.training.svd * share).backward()
             distrib.sum_gradients(self.optimizer.parameters)
             self.optimizer.step(number, len(loader))
             mean.add(loss, len(scaled))
@@ -182,12 +180,11 @@ class Solver:
         """Loss on the validation split: the same batches in every epoch."""
         self.models.eval()
         mean = distrib.Mean()
-        for batch in self._loader("valid", self.training.max_batches).epoch(0):
-            prediction, mask = self._forward(self.scaler(batch))
-            loss = self.objective(
-                prediction.estimate, prediction.target, prediction.row, mask, "valid"
-            )
-            mean.add(loss, len(prediction.row))
+        for unscaled in self._loader("valid", self.training.max_batches).epoch(0):
+            batch = self.scaler(unscaled)
+            prediction, mask = self._forward(batch)
+            loss = self.objective(prediction.estimate, prediction.target, batch.row, mask, "valid")
+            mean.add(loss, len(batch))
         return {"loss": mean_loss(mean, "validation")}
 
     def test(self) -> dict[str, float]:
@@ -342,9 +339,8 @@ class Solver:
         return Prediction(estimate.float(), target, batch.row), self._mask(batch, target)
 
     def _mask(self, batch: SegmentBatch, target: Tensor) -> Tensor | None:
-        if not self.training.mask_loss:
-            return None
-        return batch.mask[..., : target.shape[-1]].to(target.dtype)
+        mask = batch.mask[..., : target.shape[-1]]
+        return mask.to(target.dtype) if self.training.mask_loss else None
 
     def _aligned(self, meg: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         meg, target = align_to_delay(meg, features, self.training.delay, self.training.sample_rate)

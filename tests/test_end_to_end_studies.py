@@ -1,6 +1,5 @@
 """Each published selection, in miniature: the command lines that train, evaluate and prepare."""
 
-import contextlib
 import multiprocessing
 import os
 import sys
@@ -13,6 +12,7 @@ import pytest
 from dora.__main__ import main as dora
 from fixtures import brennan, broderick, masc, schoffelen
 
+from bm.train import main as experiment
 from scripts import run_eval_probs
 
 SMALL = [
@@ -45,15 +45,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(folder: Path) -> ForkServerContext:
-    """Starts processes that have imported all before, as if from `folder`."""
+def server() -> ForkServerContext:
+    """Starts processes that have imported all before (unless another test started one already)."""
     context = multiprocessing.get_context("forkserver")
     # The last is imported by optimizers, in seconds
     context.set_forkserver_preload(["bm.train", "scripts.run_eval_probs", "torch._dynamo"])
-    with contextlib.chdir(folder):
-        process = context.Process()  # starts the server
-        process.start()
-        process.join()
     return context
 
 
@@ -69,6 +65,7 @@ def command(server: ForkServerContext, folder: Path, main: str, *arguments: str)
 
 def _run(folder: Path, log: Path, main: str, arguments: tuple[str, ...]) -> None:
     os.chdir(folder)
+    experiment.dora.dir = folder / "outputs"  # was set on import, where the server runs
     with open(log, "w") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)

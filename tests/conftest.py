@@ -1,5 +1,6 @@
 """What all tests share: type checks on, one thread, quiet MNE, and where the shared data are."""
 
+import logging
 import os
 import shutil
 import subprocess
@@ -48,6 +49,17 @@ def _slurm_answers() -> bool:
         return subprocess.run(["sinfo"], capture_output=True, timeout=10).returncode == 0
     except subprocess.TimeoutExpired:
         return False
+
+
+@pytest.fixture(autouse=True)
+def root_logger() -> Iterator[None]:
+    """Commands that a test runs in this process set up logging: take that back."""
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    yield
+    root.setLevel(level)
+    for handler in [handler for handler in root.handlers if handler not in handlers]:
+        root.removeHandler(handler)
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 Run with ``dora grid demo``, or without SLURM ``python -m scripts.run_grid demo jobs=2``; about two
 minutes for each of 11 experiments on two cores.
 Expected: reference well above both ablations (no subject layer, no clamping), controls at chance.
-docs/simulated-results.md has the figures.
+docs/ablation-simulated.md has figures of all ablations.
 """
 
 from typing import Any

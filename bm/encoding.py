@@ -5,7 +5,8 @@ rest of the brain signal, at every sensor. Retrieval has no meaning here, as no 
 the same signal: what is tested is how well each sensor's course is predicted.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import julius
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from bm.core.messages import DataError
 from bm.evaluation import Prediction, Retrieval
+from bm.evaluation.report import SensorMap
 from bm.metrics import OnlineCorrelation, OnlineErrors
 from bm.segments import SegmentBatch, SegmentLoader
 from bm.solver import Solver
@@ -73,6 +75,30 @@ class EncodingSolver(Solver):
 
     def test(self) -> dict[str, float]:
         """How well the best state predicts the brain signal of the test split."""
+        with self._testing() as batches:
+            return signal_metrics(batches, self.predict)
+
+    def sensor_map(self) -> SensorMap:
+        """Correlation of each sensor's predicted and true course, over the test split.
+
+        Returns
+        -------
+        To be drawn by `bm.viz.plot_sensor_map`; NaN for a sensor that never changes.
+        """
+        correlation = OnlineCorrelation()
+        with self._testing() as batches, torch.no_grad():
+            for batch in batches:
+                prediction = self.predict(batch)
+                correlation.update(prediction.estimate, prediction.target)
+        sensors = self.splits.prepared[0].signal.sensors
+        values = correlation.compute().cpu().numpy()
+        return SensorMap(
+            "correlation of predicted and true signal", sensors.names, sensors.positions, values
+        )
+
+    @contextmanager
+    def _testing(self) -> Iterator[Iterable[SegmentBatch]]:
+        """All batches of the test split; within this context the best state predicts them."""
         training = self.training
         whole = SegmentLoader(  # each rank looks at all of it
             self.splits.datasets["test"], training.batch_size, training.device, training.seed
@@ -80,7 +106,7 @@ class EncodingSolver(Solver):
         self.is_testing = True
         try:
             with self.best():
-                return signal_metrics(whole.in_order(), self.predict)
+                yield whole.in_order()
         finally:
             self.is_testing = False
 

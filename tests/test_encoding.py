@@ -69,6 +69,10 @@ def test_sound_predicts_the_simulated_response(settings):
     assert abs(untrained["correlation"]) < 0.05
     assert test["correlation"] > 0.15
     assert test["l1"] < untrained["l1"]
+    found = solver.sensor_map()
+    assert found.weights.mean() == pytest.approx(test["correlation"])
+    assert found.weights.shape == (16,) == (len(found.names),)
+    assert not solver.is_testing
     with pytest.raises(ValueError, match="can't be retrieved"):
         solver.retrieve()
 

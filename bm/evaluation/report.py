@@ -30,14 +30,14 @@ History = Sequence[Mapping[str, Mapping[str, float]]]
 
 @dataclass(frozen=True)
 class SensorMap:
-    """Attention to the sensors of one layout.
+    """A number for each sensor of one layout: attention, or how well it is predicted.
 
     Attributes
     ----------
-    title : whose sensors.
+    title : whose sensors, or what the numbers are.
     names : C names.
     positions : [C, 2] in 0..1, `bm.core.layout.NO_POSITION` for sensors without a place.
-    weights : [C] attention summed over virtual channels.
+    weights : [C] attention summed over virtual channels; or a correlation (`bm.encoding`).
     """
 
     title: str

@@ -38,12 +38,16 @@ class SignalStore:
     residency : "device" (all signals in the memory of `device`), "host" (RAM), "disk" (mapped
         files), or "auto": the first of these with room to spare.
     device : where training happens.
+
+    Attributes
+    ----------
+    lengths : samples of each recording.
     """
 
     def __init__(self, signals: Sequence[Stored], residency: str = "auto", device: str = "cpu"):
         check_choice("dset.residency", residency, RESIDENCIES)
         self.n_sensors = max(signal.data.shape[1] for signal in signals)
-        lengths = [len(signal.data) for signal in signals]
+        self.lengths = lengths = [len(signal.data) for signal in signals]
         n_bytes = sum(lengths) * self.n_sensors * 4
         self.residency = choose_residency(n_bytes, device) if residency == "auto" else residency
         self.device = device

@@ -4,8 +4,10 @@ Links below ``outputs/grids`` aren't needed: a dry run doesn't leave any.
 """
 
 import importlib
+import importlib.util
 import pkgutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,11 +23,20 @@ from scripts.options import UsageError
 
 @dataclass(frozen=True)
 class Grid:
-    """A grid by its name below `bm.grids`, with what it schedules, each once and in its order."""
+    """A grid by its name, with what it schedules, each once and in its order.
+
+    Attributes
+    ----------
+    name : below `bm.grids`, or that of a module elsewhere.
+    explorer : schedules its experiments.
+    experiments : these.
+    rows : options of each row of its table (``ROWS`` and ``CONTROLS`` of the module), by name.
+    """
 
     name: str
     explorer: Explorer
     experiments: list[dora.XP]
+    rows: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def signatures(self) -> list[str]:
@@ -34,22 +45,17 @@ class Grid:
 
 
 def find_grid(name: str) -> Grid:
-    """Grid of this name, such as ``nmi.main_table``.
+    """Grid of this name, such as ``nmi.main_table``, or of a module that can be imported.
 
     Raises
     ------
     UsageError : there is no such grid.
     """
-    modules = pkgutil.walk_packages(grids.__path__, f"{grids.__name__}.")
-    known = [
-        module.name.removeprefix(f"{grids.__name__}.")
-        for module in modules
-        if not module.ispkg and not module.name.rsplit(".", 1)[-1].startswith("_")
-    ]
-    if name not in known:
-        raise UsageError(f"There is no grid {name!r}. {did_you_mean(name, known)}")
-    explorer = importlib.import_module(f"{grids.__name__}.{name}").explorer
-    return Grid(name, explorer, experiments_of(explorer))
+    module = importlib.import_module(_module_of(name))
+    if not isinstance(getattr(module, "explorer", None), Explorer):
+        raise UsageError(f"{name!r} is no grid: {module.__file__} has no explorer.")
+    rows = {**getattr(module, "ROWS", {}), **getattr(module, "CONTROLS", {})}
+    return Grid(name, module.explorer, experiments_of(module.explorer), rows)
 
 
 def experiments_of(explorer: Explorer) -> list[dora.XP]:
@@ -59,6 +65,24 @@ def experiments_of(explorer: Explorer) -> list[dora.XP]:
     explorer(Launcher(all_of_a_shepherd, SlurmConfig(), herd))
     found = [experiment.get_xp(argv) for argv in herd.argvs]
     return list({xp.sig: xp for xp in found}.values())
+
+
+def _module_of(name: str) -> str:
+    modules = pkgutil.walk_packages(grids.__path__, f"{grids.__name__}.")
+    known = [
+        module.name.removeprefix(f"{grids.__name__}.")
+        for module in modules
+        if not module.ispkg and not module.name.rsplit(".", 1)[-1].startswith("_")
+    ]
+    if name in known:
+        return f"{grids.__name__}.{name}"
+    try:
+        is_elsewhere = importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):  # its package doesn't exist, or it isn't a name
+        is_elsewhere = False
+    if not is_elsewhere:
+        raise UsageError(f"There is no grid {name!r}. {did_you_mean(name, known)}")
+    return name
 
 
 class _Arguments(Herd):

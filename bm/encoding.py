@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from bm.core.messages import DataError
-from bm.evaluation import Prediction, Retrieval
+from bm.evaluation import Prediction, Retrieval, Watch
 from bm.evaluation.report import SensorMap
 from bm.metrics import OnlineCorrelation, OnlineErrors
 from bm.segments import SegmentBatch, SegmentLoader
@@ -110,7 +110,7 @@ class EncodingSolver(Solver):
         finally:
             self.is_testing = False
 
-    def retrieve(self, split: str = "test") -> Retrieval:
+    def retrieve(self, split: str = "test", watch: Watch | None = None) -> Retrieval:
         """Segments can't be retrieved from predicted brain signals.
 
         Raises

@@ -22,7 +22,7 @@ from bm.checkpoint import CHECKPOINT, check_same_data, read_checkpoint, write_ch
 from bm.classes import RegressionClassificationLoss, class_accuracy
 from bm.core.hashing import digest
 from bm.core.progress import progress
-from bm.evaluation import Prediction, Retrieval, retrieve
+from bm.evaluation import Prediction, Retrieval, Watch, retrieve
 from bm.evaluation.words import word_accuracy
 from bm.losses import spectral_penalty
 from bm.objective import Objective
@@ -214,7 +214,7 @@ class Solver:
                 classes = class_accuracy(batches, self.predict, self.loss.columns)
         return {**segments, **words, **classes}
 
-    def retrieve(self, split: str = "test") -> Retrieval:
+    def retrieve(self, split: str = "test", watch: Watch | None = None) -> Retrieval:
         """Retrieve the segments of a split with the best state."""
         with self.best(), torch.no_grad():
             loader = self._loader(split)
@@ -224,7 +224,7 @@ class Solver:
             dataset = self.splits.datasets[split]
             return retrieve(
                 dataset, iter(batches), self.predict, self.target, self.training.batch_size,
-                similarity=self.objective.similarity,
+                similarity=self.objective.similarity, watch=watch,
             )  # fmt: skip
 
     def predict(self, batch: SegmentBatch) -> Prediction:

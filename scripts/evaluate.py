@@ -1,9 +1,10 @@
-"""From a trained solver to its evaluation: ``acc.csv``, ``metadata.csv`` and ``report.html``."""
+"""From a trained solver to its evaluation: tables (``*.csv``) and ``report.html``."""
 
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,12 @@ import torch
 from bm import play
 from bm.build import build_windows
 from bm.config import Config, from_dict
+from bm.core.cache import write_atomically
 from bm.core.layout import NO_POSITION
 from bm.evaluation import Retrieval
 from bm.evaluation.ceiling import ideal_accuracy
 from bm.evaluation.examples import words_in_windows
+from bm.evaluation.pooling import Pool
 from bm.evaluation.report import ReportContent, SensorMap, percent, write_report
 from bm.evaluation.tables import accuracy_table, metadata_table, write_tables
 from bm.metrics import chance
@@ -28,7 +31,7 @@ from bm.studies.synthetic import SyntheticRecording
 logger = logging.getLogger(__name__)
 
 FOLDER = "evaluation"
-CONTROLS_TABLE, LAGS_TABLE = "controls.csv", "lags.csv"
+CONTROLS_TABLE, LAGS_TABLE, POOLED = "controls.csv", "lags.csv", "pooled.csv"
 MAX_MAPS = 4
 AT_CHANCE = "the accuracy should be that of guessing."
 CONTROLS = {
@@ -93,7 +96,9 @@ def evaluate_solver(solver: Solver, out: Path | None = None) -> Evaluation:
     out.mkdir(parents=True, exist_ok=True)
     config = from_dict(solver.about["config"])
     window = build_windows(config.dset)["test"]
-    retrieval = solver.retrieve()
+    pool = Pool(solver.splits.datasets["test"])
+    retrieval = solver.retrieve(watch=pool)
+    pooled = pool.table(retrieval)
     ceiling = find_ceiling(solver, retrieval, window) if config.dset.control == "none" else None
     splits = solver.splits
     write_tables(
@@ -101,6 +106,7 @@ def evaluate_solver(solver: Solver, out: Path | None = None) -> Evaluation:
         accuracy_table(retrieval, splits.subjects, ceiling),
         metadata_table(retrieval, splits.subjects, splits.recordings),
     )
+    write_atomically(out / POOLED, partial(pooled.to_csv, index=False))
     events = [item.events for item in splits.prepared]
     content = ReportContent(
         title=f"Speech decoded from brain signals: {', '.join(_studies(solver))}",
@@ -120,6 +126,7 @@ def evaluate_solver(solver: Solver, out: Path | None = None) -> Evaluation:
         warnings=_warnings(config),
         controls=_read_for(out / CONTROLS_TABLE, solver),
         lags=_read_for(out / LAGS_TABLE, solver),
+        pooled=pooled,
     )
     return Evaluation(write_report(out, content), retrieval, ceiling)
 

@@ -13,9 +13,10 @@ Options:
   distributed=true    on a SLURM cluster, as a job array, and wait for it; then also
   at_once=N, partition=NAME, hours=N, cpus=N, gpus=N, mem_gb=N   as for scripts.prepare
 
-Writes acc.csv (segment accuracies with their chance levels), metadata.csv (the rank of the truth
-for each test segment) and report.html into the folder "evaluation" of each experiment, or into
-FOLDER (FOLDER/SIG if there are several). At the end a table says what became of each.
+Writes acc.csv (single-trial segment accuracies with their chance levels), metadata.csv (the rank of
+the truth for each test segment), pooled.csv (accuracies from several trials at once) and
+report.html into the folder "evaluation" of each experiment, or into FOLDER (FOLDER/SIG if there are
+several). At the end a table says what became of each.
 
 For example:
   python -m scripts.run_eval_probs 'sigs=[557f5f8a]'

@@ -1,13 +1,17 @@
 """Retrieval beyond top-10, and the report that shows it, opened in a browser."""
 
+import json
 import shutil
 import subprocess
+from base64 import b64decode
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from small_language_models import save_spacy
 from small_splits import make_dataset, noisy, perfect
 from test_report import make_content, make_retrieval
 
@@ -15,6 +19,7 @@ from bm.evaluation import Retrieval, retrieve
 from bm.evaluation.breakdown import accuracy_by_candidates, breakdown, intervals, measures
 from bm.evaluation.report import write_report
 from bm.evaluation.statistics import hits
+from bm.features.text import MODELS, PartOfSpeech
 from bm.segments import SegmentLoader
 
 STORY = [(f"sentence {n // 6}", n % 6, f"word{n % 7}") for n in range(30)]
@@ -91,6 +96,26 @@ def test_frequent_words_are_told_from_rare_ones(retrieval):
     assert groups["accuracy"].to_dict() == {"below 4": 0.0, "7 or more": 1.0}
 
 
+@pytest.mark.parametrize("is_asked_for", [True, False])
+def test_parts_of_speech_are_told_apart(retrieval, tmp_path, monkeypatch, is_asked_for):
+    pytest.importorskip("spacy")
+    words = ["the", "sailor", "sings"] * 50
+    table = retrieval.table.assign(word=words, language="en", rank=[0.0, 9.0, 9.0] * 50)
+    table["word_sequence"], table["word_index"] = "the sailor sings", [0, 1, 2] * 50
+    if is_asked_for:
+        table["feature.PartOfSpeech"] = [6, 8, 0] * 50
+    else:
+        tags = {"the": "DET", "sailor": "NOUN"}
+        monkeypatch.setitem(MODELS, "en", str(save_spacy(tmp_path / "tagger", "en", tags=tags)))
+        monkeypatch.setattr(PartOfSpeech, "size", "web")
+        (tmp_path / "tagger").rename(tmp_path / "tagger_web")
+    found = breakdown(Retrieval(table, retrieval.candidates), 5)
+    groups = found[found["by"] == "part of speech"].set_index("group")
+    known = {"DET": 1.0, "NOUN": 0.0}
+    assert groups["accuracy"].to_dict() == (known if is_asked_for else {**known, "X": 0.0})
+    assert (groups["n_segments"] == 50).all()
+
+
 def page_of(folder: Path) -> Path:
     controls = pd.DataFrame(
         {
@@ -102,7 +127,26 @@ def page_of(folder: Path) -> Path:
     lags = pd.DataFrame(
         {"lag": [-1.0, 0.0, 1.0], "k": 10, "accuracy": [0.2, 0.7, 0.3], "chance": 0.25}
     )
-    return write_report(folder, make_content(make_retrieval(), controls=controls, lags=lags))
+    pooled = pd.DataFrame(
+        {
+            "what": ["single trial", "segment, summed over subjects and repetitions"], "k": 10,
+            "accuracy": [0.75, 0.9], "low": [0.7, np.nan], "high": [0.8, np.nan],
+            "over": ["subjects", ""], "chance": 0.25, "n_asked": [120, 40],
+            "n_trials": [1.0, 3.0], "n_candidates": 40,
+        }
+    )  # fmt: skip
+    tables = {"controls": controls, "lags": lags, "pooled": pooled}
+    return write_report(folder, make_content(make_retrieval(), **tables))
+
+
+PROBE = """<script>addEventListener("load", () => parent.postMessage(JSON.stringify({
+  visible: innerWidth, needed: document.documentElement.scrollWidth,
+  loaded: performance.getEntriesByType("resource").map(entry => entry.name),
+  figures: [...document.querySelectorAll("figure svg")].map(svg => svg.clientWidth),
+  text: document.body.innerText}), "*"))</script></body>"""
+PHONE = """<!doctype html><body style="margin:0"><iframe src="report.html" width="390" height="844"
+  style="border:0"></iframe><pre></pre><script>addEventListener("message", event =>
+  document.querySelector("pre").textContent = btoa(encodeURIComponent(event.data)))</script>"""
 
 
 def test_report_opens_in_a_browser_of_a_phone(tmp_path):
@@ -110,24 +154,28 @@ def test_report_opens_in_a_browser_of_a_phone(tmp_path):
     if browser is None:
         pytest.skip("no chromium or google-chrome on this machine")
     page = page_of(tmp_path)
-    probe = "<script>document.title = [innerWidth, document.body.scrollWidth].join(' ')</script>"
-    page.write_text(page.read_text(encoding="utf-8").replace("</body>", f"{probe}</body>"))
-    shot = tmp_path / "shot.png"
+    page.write_text(page.read_text(encoding="utf-8").replace("</body>", PROBE))
+    phone, shot = tmp_path / "phone.html", tmp_path / "shot.png"
+    phone.write_text(PHONE)  # no window of a browser is as narrow as a phone, but a frame can be
     command = [
         browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars",
-        f"--user-data-dir={tmp_path / 'profile'}", "--window-size=500,900", "--dump-dom",
-        "--host-resolver-rules=MAP * ~NOTFOUND", page.as_uri(),
+        f"--user-data-dir={tmp_path / 'profile'}", "--window-size=500,900",
+        "--virtual-time-budget=5000", "--host-resolver-rules=MAP * ~NOTFOUND",
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, timeout=90)
+    done = subprocess.run(
+        [*command, "--dump-dom", phone.as_uri()], capture_output=True, text=True, timeout=90
+    )
     assert done.returncode == 0, done.stderr[-500:]
-    title = done.stdout.partition("<title>")[2].partition("</title>")[0]
-    visible, needed = map(int, title.split())
-    assert needed <= visible == 500
-    for text in ("Controls", "In depth", "shuffled pairs", "median rank", "at chance"):
-        assert text in done.stdout
-    assert done.stdout.count("<svg") >= 5
-    picture = [*command[:-2], f"--screenshot={shot}", page.as_uri()]
-    picture.remove("--dump-dom")
+    told = done.stdout.partition("<pre>")[2].partition("</pre>")[0]
+    seen = json.loads(unquote(b64decode(told).decode()))
+    assert seen["needed"] <= seen["visible"] == 390
+    assert seen["loaded"] == []
+    assert len(seen["figures"]) >= 5
+    assert all(250 < width < 390 for width in seen["figures"])
+    parts = ("Controls", "In depth", "shuffled pairs", "median rank", "at chance", "permutations")
+    for text in (*parts, "Not single-trial accuracies", "summed over subjects"):
+        assert text in seen["text"]
+    picture = [*command, f"--screenshot={shot}", phone.as_uri()]
     assert subprocess.run(picture, capture_output=True, timeout=90).returncode == 0
     assert shot.stat().st_size > 10_000
 

@@ -31,6 +31,7 @@ def make_retrieval(n_subjects=3, n_candidates=V):
     labels = pd.DataFrame(
         {
             "recording": 0,
+            "subject": 0,
             "time": 10.0 + np.arange(n_candidates),
             "event": np.arange(n_candidates),
             "word": WORDS[:n_candidates],

@@ -15,8 +15,11 @@ from scipy import stats
 from bm.core.messages import DataError
 from bm.evaluation.retrieval import Retrieval
 from bm.evaluation.statistics import crossed_interval, hits, interval
+from bm.features.base import EventFeature
+from bm.features.text import TAGS, PartOfSpeech
 from bm.features.words import WordFrequency
 from bm.metrics import chance
+from bm.segments.anchors import PREFIX
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +28,8 @@ LENGTHS = (1, 3, 5, 8)
 POSITIONS = (0, 1, 3, 6, 10)
 FREQUENCIES = (0.0, 4.0, 5.0, 6.0, 7.0)
 """Lower ends of the groups: letters, place in the sentence, and Zipf frequency."""
+LABELS = ("word", "word_index", "word_sequence")
+"""What the part of speech follows from."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +70,10 @@ def accuracy_by_candidates(
 
 
 def breakdown(retrieval: Retrieval, k: int) -> pd.DataFrame:
-    """Top-k accuracy by length, frequency and position of the anchoring word.
+    """Top-k accuracy by length, frequency, part of speech and position of the anchoring word.
+
+    Frequency and part of speech are those of ``dset.extra_test_features=[WordFrequency,
+    PartOfSpeech]`` if they were asked for, else found here, where that can be.
 
     Returns
     -------
@@ -75,10 +83,9 @@ def breakdown(retrieval: Retrieval, k: int) -> pd.DataFrame:
     table = retrieval.table
     values, subjects = hits(table["rank"], k), table["subject"].to_numpy()
     rows = []
-    for name, (numbers, edges) in _groupings(table).items():
-        place = np.digitize(numbers, edges) - 1
-        for group in range(len(edges)):
-            own = (place == group) & ~np.isnan(numbers)
+    for name, groups in _groupings(table).items():
+        for group in groups.cat.categories:
+            own = (groups == group).to_numpy()
             if not own.any():
                 continue
             found = interval(values[own], subjects[own])
@@ -86,7 +93,7 @@ def breakdown(retrieval: Retrieval, k: int) -> pd.DataFrame:
             rows.append(
                 {
                     "by": name,
-                    "group": _label(edges, group),
+                    "group": group,
                     "accuracy": values[own].mean(),
                     "low": low,
                     "high": high,
@@ -131,32 +138,52 @@ def intervals(retrieval: Retrieval, k: int) -> list[tuple[str, float, float]]:
     return [(one.over, one.low, one.high) for one in found if one is not None]
 
 
-def _groupings(table: pd.DataFrame) -> dict[str, tuple[np.ndarray, Sequence[float]]]:
-    """Number of each segment's word [N], NaN where unknown, and lower ends of the groups."""
-    found: dict[str, tuple[np.ndarray, Sequence[float]]] = {}
+def _groupings(table: pd.DataFrame) -> dict[str, "pd.Series[str]"]:
+    """Group of each segment's word, a categorical [N] in order; missing where it isn't known."""
+    found = {}
     if "word" in table and table["word"].notna().any():
         letters = table["word"].astype(str).str.count(r"\w").where(table["word"].notna())
-        found["letters"] = letters.to_numpy(float), LENGTHS
-        frequencies = _frequencies(table)
-        if frequencies is not None:
-            found["Zipf frequency"] = frequencies, FREQUENCIES
+        found["letters"] = _binned(letters.to_numpy(float), LENGTHS)
+        frequency = _anchor_values(table, WordFrequency)
+        if frequency is not None:
+            found["Zipf frequency"] = _binned(frequency, FREQUENCIES)
+        tag = _anchor_values(table, PartOfSpeech)
+        if tag is not None:
+            found["part of speech"] = _named(np.nan_to_num(tag).astype(int) - 1, TAGS)
     if "word_index" in table and table["word_index"].notna().any():
-        found["place in the sentence"] = table["word_index"].to_numpy(float), POSITIONS
+        found["place in the sentence"] = _binned(table["word_index"].to_numpy(float), POSITIONS)
     return found
 
 
-def _frequencies(table: pd.DataFrame) -> np.ndarray | None:
-    """Zipf frequencies of the words; None where they can't be known, which is logged."""
+def _binned(numbers: np.ndarray, edges: Sequence[float]) -> "pd.Series[str]":
+    """Which of the groups that begin at `edges` each number is in."""
+    labels = [_label(edges, group) for group in range(len(edges))]
+    return _named(np.where(np.isnan(numbers), 0, np.digitize(numbers, edges)) - 1, labels)
+
+
+def _named(places: np.ndarray, labels: Sequence[str]) -> "pd.Series[str]":
+    """Label at each place, in their order; missing where it is -1."""
+    return pd.Series(pd.Categorical.from_codes(places, pd.Index(labels), ordered=True))
+
+
+def _anchor_values(table: pd.DataFrame, kind: type[EventFeature]) -> np.ndarray | None:
+    """[N] feature of the anchoring words; None where it can't be known, which is logged."""
+    name = f"{PREFIX}{kind.__name__}"
+    if name in table:
+        return table[name].to_numpy(float)
     if "language" not in table:
         return None
-    words = table[table["word"].notna() & table["language"].notna()].drop_duplicates("word")
+    columns = [name for name in (*LABELS, "language") if name in table]
+    is_known = table["word"].notna() & table["language"].notna()
+    keys = table[columns].astype(str).agg("\0".join, axis=1)
+    words = table[is_known & ~keys.duplicated()]
     try:
-        values = WordFrequency().values(words)[:, 0]
+        values = kind().values(words)[:, 0]
     except (ImportError, DataError, ValueError) as error:
-        logger.info("No accuracy by word frequency: %s", error)
+        logger.info("No accuracy by %s: %s", kind.__name__, error)
         return None
-    of_word = pd.Series(values, index=words["word"].to_numpy())
-    return table["word"].map(of_word).to_numpy(float)
+    of_word = pd.Series(values, index=keys[words.index].to_numpy())
+    return keys.map(of_word).where(is_known).to_numpy(float)
 
 
 def _label(edges: Sequence[float], group: int) -> str:

@@ -10,6 +10,8 @@ import pandas as pd
 from bm.core.hashing import text_id
 from bm.evaluation.retrieval import Retrieval
 
+N_GUESSES = 5
+
 
 @dataclass(frozen=True)
 class Heard:
@@ -128,11 +130,10 @@ def choose_examples(
 
 def _example(row: Any, heard: Sequence[Heard], subjects: Sequence[str]) -> Example:
     truth = int(row["candidate"])
+    best = list(zip(row["best"], row["best_probability"], strict=True))[:N_GUESSES]
     guesses = [
         Guess(place, heard[column], probability, column == truth)
-        for place, (column, probability) in enumerate(
-            zip(row["best"], row["best_probability"], strict=True), start=1
-        )
+        for place, (column, probability) in enumerate(best, start=1)
     ]
     example = Example(
         subjects[int(row["subject"])], row["time"], row["rank"], heard[truth], guesses

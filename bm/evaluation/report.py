@@ -18,6 +18,7 @@ from bm.core.cache import write_atomically
 from bm.evaluation import figures
 from bm.evaluation.breakdown import accuracy_by_candidates, breakdown, intervals, measures
 from bm.evaluation.examples import Heard, choose_examples
+from bm.evaluation.null import N_PERMUTATIONS, permutation_p
 from bm.evaluation.retrieval import Retrieval
 from bm.metrics import chance
 
@@ -66,6 +67,7 @@ class ReportContent:
     facts : (name, value) of what else there is to know: sizes, versions.
     warnings : sentences to put at the top, such as that the answer was taken out of the data.
     controls, lags : tables of `scripts.controls`, if they were made for these weights.
+    pooled : accuracies from several trials at once (`bm.evaluation.pooling.Pool.table`).
     """
 
     title: str
@@ -83,6 +85,7 @@ class ReportContent:
     warnings: Sequence[str] = field(default=())
     controls: pd.DataFrame | None = None
     lags: pd.DataFrame | None = None
+    pooled: pd.DataFrame | None = None
 
 
 @dataclass(frozen=True)
@@ -134,8 +137,9 @@ def render(content: ReportContent) -> str:
         n_subjects=content.retrieval.table["subject"].nunique(),
         subjects=_subject_rows(content),
         figures=draw(content),
-        depth=_depth(content.retrieval),
+        depth=_depth(content),
         controls=[] if content.controls is None else content.controls.to_dict("records"),
+        pooled=[] if content.pooled is None else content.pooled.to_dict("records"),
         examples=choose_examples(content.retrieval, content.heard, content.subjects),
         word_monitor=_latest(content.history, "wer"),
         word_chance=_latest(content.history, "wer_chance"),
@@ -206,17 +210,23 @@ def draw(content: ReportContent) -> list[tuple[str, str, Markup]]:
     return [(title, caption, Markup(figure)) for title, caption, figure in found]
 
 
-def _depth(retrieval: Retrieval) -> dict[str, Any]:
-    """What lies beyond the headline: intervals, other means, and groups of words."""
+def _depth(content: ReportContent) -> dict[str, Any]:
+    """What lies beyond the headline: intervals, chance, other means, and groups of words."""
+    retrieval = content.retrieval
     if not retrieval.ks:
         return {}
     k = retrieval.ks[-1]
+    studies = [
+        content.subjects[index].partition("/")[0] for index in retrieval.candidates["subject"]
+    ]
     groups: dict[str, list[Mapping[Any, Any]]] = {}
     for row in breakdown(retrieval, k).to_dict("records"):
         groups.setdefault(str(row["by"]), []).append(row)
     return {
         "k": k,
         "intervals": intervals(retrieval, k),
+        "p": permutation_p(retrieval, k, N_PERMUTATIONS, groups=studies),
+        "n_permutations": N_PERMUTATIONS,
         "measures": measures(retrieval, k),
         "groups": groups,
     }

@@ -8,7 +8,7 @@ Reference: Défossez et al. 2023, doi:10.1038/s42256-023-00714-5.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,8 +28,10 @@ from bm.segments import SegmentBatch, SegmentDataset
 logger = logging.getLogger(__name__)
 
 KS = (1, 5, 10)
-N_BEST = 5
+N_BEST = max(KS)
 OUTCOME = ("row", "candidate", "rank", "probability", "word_rank")
+Watch = Callable[[Tensor, Tensor, np.ndarray], None]
+"""Told the scores [B, V] of each batch, its rows [B], and the rows [V] of the candidates."""
 
 
 @dataclass(frozen=True)
@@ -126,6 +128,7 @@ def retrieve(
     batch_size: int = 256,
     max_bytes: int = MAX_BYTES,
     similarity: Similarity | None = None,
+    watch: Watch | None = None,
 ) -> Retrieval:
     """Rank the true segment of every query among the unique segments of its split.
 
@@ -138,6 +141,7 @@ def retrieve(
     batch_size : candidates gathered at once.
     max_bytes : all targets are kept in memory up to this size, else gathered anew for each batch.
     similarity : scores of estimates and targets; as published if not given.
+    watch : sees all scores that this process finds, such as a `bm.evaluation.pooling.Pool`.
 
     Raises
     ------
@@ -158,6 +162,8 @@ def retrieve(
         known = truth[row] >= 0
         if known.any():
             scores = candidates.scores(prediction.estimate[known.to(prediction.estimate.device)])
+            if watch is not None:
+                watch(scores, row[known], unique.first[candidates.kept])
             found.append(_outcome(scores, truth[row][known], row[known], words))
     table = _to_table(distrib.gather_rows(torch.cat(found)))
     if not len(table):

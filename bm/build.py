@@ -27,6 +27,7 @@ from bm.features import Feature, build_table, make_features
 from bm.losses import ClipLoss
 from bm.optimizer import OptimizerSettings
 from bm.recordings import Recording
+from bm.recordings.montage import collect_montages
 from bm.scaling import BatchScaler
 from bm.segments import SignalStore, Splits, WindowRule, build_splits
 from bm.segments.anchors import add_anchor_values
@@ -37,6 +38,7 @@ from bm.studies import from_selection
 
 logger = logging.getLogger(__name__)
 
+PACKAGES = ("torch", "numpy", "mne")
 Provenance = Sequence[tuple[str, Any, str]]
 
 
@@ -261,15 +263,15 @@ def choose_device(wanted: str) -> str:
 
 def describe(config: Config, data: Data, provenance: Provenance) -> dict[str, Any]:
     """What makes a checkpoint self-contained, in plain values."""
-    packages = ("torch", "numpy", "mne")
+    sensors = [item.signal.sensors for item in data.splits.prepared]
+    montages = collect_montages(sensors, config.dset.sensor_dimensions)
     return {
         "config": to_dict(config),
         "provenance": [list(entry) for entry in provenance],
-        "features": [
-            {"name": feature.name, "dimension": feature.dimension} for feature in data.features
-        ],
-        "sensors": [list(item.signal.sensors.names) for item in data.splits.prepared],
-        "versions": {"bm": __version__, **{name: version(name) for name in packages}},
+        "features": [{"name": one.name, "dimension": one.dimension} for one in data.features],
+        "sensors": [list(one.names) for one in sensors],
+        "montages": [montage.to_dict() for montage in montages],
+        "versions": {"bm": __version__, **{name: version(name) for name in PACKAGES}},
         "commit": _git_commit(),
     }
 

@@ -92,12 +92,12 @@ def build_loss(config: Config, features: Sequence[Feature], train: SegmentDatase
         n_features = sum(one.n for one in columns_of(config, features))
         if config.feature_model_name == "deep_mel":
             n_features = config.feature_model_params["n_out_channels"]
-        return _build_contrastive(config, n_features)
+        return build_contrastive(config, n_features)
     return RegressionLoss(1 if config.optim.loss == "l1" else 2)
 
 
-def _build_contrastive(config: Config, n_features: int) -> ClipLoss:
-    """Contrastive loss of targets with so many features."""
+def build_contrastive(config: Config, n_features: int) -> ClipLoss:
+    """Contrastive loss of estimates and targets with so many features."""
     clip = config.clip
     similarity = Similarity(
         window=(clip.tmin, clip.tmax),

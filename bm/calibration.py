@@ -8,18 +8,19 @@ segments of the new recordings, as always; that of the features is the trained m
 
 import itertools
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bm.segments import SegmentBatch, SegmentDataset, SegmentLoader
 from bm.solver import Solver
 
 logger = logging.getLogger(__name__)
 
+Batch = TypeVar("Batch")
 PER_SUBJECT = ("meg.subject_layers.weights", "meg.subject_embedding.embedding.weight")
 """Weights with one row per subject."""
 
@@ -93,25 +94,66 @@ def calibrate(solver: Solver, settings: Calibration | None = None) -> list[float
     ValueError : there is nothing to fit, or nothing to fit it on.
     """
     settings = settings or Calibration()
-    if settings.n_steps < 1 or settings.batch_size < 2:
-        raise ValueError(f"{settings}: at least 1 step of at least 2 segments is needed.")
     solver.models.load_state_dict(solver.best_state)
     solver.models.eval()  # batch norm keeps its statistics, and no sensor is dropped
-    fitted = [solver.models.get_parameter(name) for name in _per_subject(solver.models)]
+
+    def loss_of(batch: SegmentBatch) -> Tensor:
+        prediction = solver.predict(batch)
+        loss: Tensor = solver.loss(prediction.estimate, prediction.target)
+        return loss
+
+    losses = fit(solver.models, _batches(solver, settings), loss_of, settings)
+    _keep(solver)
+    n_segments = len(solver.splits.datasets["train"])
+    logger.info("Calibrated on %d segments: loss %.3f to %.3f.", n_segments, losses[0], losses[-1])
+    return losses
+
+
+def fit(
+    models: nn.Module,
+    batches: Iterable[Batch],
+    loss_of: Callable[[Batch], Tensor],
+    settings: Calibration,
+) -> list[float]:
+    """Fit what models have for each subject; all else stays.
+
+    Parameters
+    ----------
+    models : in evaluation mode.
+    batches : without end.
+    loss_of : loss of a batch.
+    settings : how to fit.
+
+    Returns
+    -------
+    Loss before each step.
+
+    Raises
+    ------
+    ValueError : there is nothing to fit, or the settings make no sense.
+    """
+    if settings.n_steps < 1 or settings.batch_size < 2:
+        raise ValueError(f"{settings}: at least 1 step of at least 2 segments is needed.")
+    fitted = [models.get_parameter(name) for name in _per_subject(models)]
     optimizer = torch.optim.Adam(fitted, settings.lr)
     losses = []
-    for _, batch in zip(range(settings.n_steps), _batches(solver, settings), strict=False):
-        prediction = solver.predict(batch)
-        loss = solver.loss(prediction.estimate, prediction.target)
+    for _, batch in zip(range(settings.n_steps), batches, strict=False):
+        loss = loss_of(batch)
         gradients = torch.autograd.grad(loss, fitted)
         for parameter, gradient in zip(fitted, gradients, strict=True):
             parameter.grad = gradient
         optimizer.step()
         losses.append(loss.item())
-    _keep(solver)
-    n_segments = len(solver.splits.datasets["train"])
-    logger.info("Calibrated on %d segments: loss %.3f to %.3f.", n_segments, losses[0], losses[-1])
     return losses
+
+
+def draw(n: int, settings: Calibration) -> Iterator[Tensor]:
+    """Rows [B] of batches without end, each of `n` segments in turn."""
+    generator = torch.Generator().manual_seed(settings.seed)
+    size = min(settings.batch_size, n)
+    while True:
+        order = torch.randperm(n, generator=generator)
+        yield from order[: n - n % size].split(size)
 
 
 def _first_minutes(dataset: SegmentDataset, minutes: float) -> SegmentDataset:

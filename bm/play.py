@@ -10,8 +10,25 @@ from bm.build import build_solver
 from bm.calibration import Calibration, calibrate, welcome
 from bm.checkpoint import CHECKPOINT, read_checkpoint
 from bm.config import from_dict, from_hydra
+from bm.decoder import Decoder, load_state
 from bm.solver import Solver
 from bm.train import main
+
+
+def load(path: str | Path, device: str | None = None) -> Decoder:
+    """Trained model on its own, for recordings that it has never met: see `bm.decoder.Decoder`.
+
+    Parameters
+    ----------
+    path : checkpoint file, the folder of an experiment, a folder written by ``scripts.export``, or
+        such a folder on the Hugging Face hub: ``hf://USER/NAME``.
+    device : where to compute; None: as the model was configured.
+
+    Raises
+    ------
+    ValueError : there is no model, or it can't be read.
+    """
+    return Decoder(load_state(path), device)
 
 
 def get_solver_from_sig(sig: str) -> Solver:

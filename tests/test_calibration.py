@@ -10,6 +10,7 @@ from bm.build import build_solver
 from bm.calibration import PER_SUBJECT, Calibration, calibrate, welcome
 from bm.checkpoint import CHECKPOINT, read_checkpoint, write_checkpoint
 from bm.config import from_dict, from_hydra
+from bm.decoder import Stimulus, from_sound
 from bm.solver import Solver
 from bm.train import main as experiment
 
@@ -59,6 +60,39 @@ def test_three_minutes_of_a_new_subject_beat_the_mean_of_the_others(folder, newc
     assert calibrated.accuracy(10) > mean.accuracy(10) + 0.05
     assert calibrated.accuracy(1) > mean.accuracy(1) + 0.05
     assert loss_of(fitted) < 0.7 * loss_of_mean
+
+
+def test_model_on_its_own_is_calibrated_to_three_minutes_of_a_new_recording(folder, newcomer):
+    """Judged on sentences that nobody heard in training, in sound that isn't calibrated on."""
+    item, decoder = newcomer.splits.prepared[0], play.load(folder)
+    reading = decoder.read(item.recording.raw())
+    first, second = item.recording.events().query("kind == 'sound'").itertuples()
+    unheard = item.blocks[item.blocks["split"] == "test"]
+    stimulus = from_sound(second.filepath, decoder.window.duration, step=0.25)
+    begins = second.start + stimulus.candidates["begin"].to_numpy()
+    stops = unheard["start"] + unheard["duration"] - decoder.window.duration
+    inside = [((unheard["start"] <= one) & (one < stops)).any() for one in begins]
+    stimulus = Stimulus(stimulus.events, stimulus.candidates[inside].reset_index(drop=True))
+
+    def accuracy() -> float:
+        ranking = decoder.rank(reading, stimulus, begins[inside].tolist(), onset=second.start)
+        assert ranking.n_judged == len(stimulus.candidates) > 80
+        return ranking.accuracy(10)
+
+    mean = accuracy()
+    heard = from_sound(first.filepath, decoder.window.duration)
+    before = {name: value.clone() for name, value in decoder.models.state_dict().items()}
+    losses = decoder.calibrate(reading, heard, first.start, minutes=3)
+    changed = [
+        (name, value)
+        for name, value in decoder.models.state_dict().items()
+        if not torch.equal(before[name], value)
+    ]
+    assert [name for name, _ in changed] == ["meg.subject_layers.weights"]
+    assert torch.equal(changed[0][1][:3], before["meg.subject_layers.weights"][:3])
+    assert losses[-1] < 0.3 * losses[0]
+    calibrated = accuracy()
+    assert calibrated > mean + 0.2, (mean, calibrated)
 
 
 def test_newcomer_begins_with_the_mean_and_the_trained_scale_of_features(folder, newcomer):

@@ -23,7 +23,7 @@ from bm.core.layout import NO_POSITION
 from bm.core.machine import keep_freed_memory
 from bm.core.messages import DataError, check_choice
 from bm.encoding import EncodingSolver
-from bm.features import Feature, build_table, make_features
+from bm.features import Feature, make_features
 from bm.losses import ClipLoss
 from bm.optimizer import OptimizerSettings
 from bm.recordings import Recording
@@ -32,7 +32,7 @@ from bm.scaling import BatchScaler
 from bm.segments import SignalStore, Splits, WindowRule, build_splits
 from bm.segments.anchors import add_anchor_values
 from bm.segments.controls import apply_control
-from bm.segments.prepare import BlockRule, SignalSettings, prepare
+from bm.segments.prepare import BlockRule, SignalSettings, build_tables, prepare
 from bm.solver import History, Solver, Training
 from bm.studies import from_selection
 
@@ -92,12 +92,13 @@ def build_data(config: Config, device: str) -> Data:
     windows = build_windows(dset)
     cache = Cache(to_absolute_path(config.cache))
     recordings = build_recordings(config)
-    prepared = prepare(recordings, signals, blocks, dset.on_bad_recording)
-    events = [item.events for item in prepared]
-    n_samples = [item.signal.n_samples for item in prepared]
-    tables = [
-        build_table(feature, events, n_samples, dset.sample_rate, cache) for feature in features
-    ]
+    aside: dict[str, str] = {}
+    prepared = prepare(recordings, signals, blocks, dset.on_bad_recording, aside)
+    extra = build_features(config, dset.extra_test_features)
+    prepared, tables = build_tables(
+        prepared, [*features, *extra], cache, dset.on_bad_recording, aside
+    )
+    tables, of_extra = tables[: len(features)], tables[len(features) :]
     prepared = apply_control(prepared, dset.control, config.seed)
     store = SignalStore([item.signal for item in prepared], dset.residency, device)
     splits = build_splits(
@@ -112,12 +113,8 @@ def build_data(config: Config, device: str) -> Data:
         n_dimensions=dset.sensor_dimensions,
     )
     test = splits.datasets["test"]
-    extra = [
-        build_table(feature, events, n_samples, dset.sample_rate, cache)
-        for feature in build_features(config, dset.extra_test_features)
-    ]
-    test.table = add_anchor_values(test.table, extra, dset.sample_rate)
-    return Data(splits, features)
+    test.table = add_anchor_values(test.table, of_extra, dset.sample_rate)
+    return Data(replace(splits, set_aside=aside), features)
 
 
 def build_rules(dset: DsetConfig) -> tuple[SignalSettings, BlockRule]:
@@ -235,6 +232,7 @@ def build_training(config: Config, device: str) -> Training:
         word_study=config.test.wer_study,
         random_estimates=config.test.wer_random,
         n_prints=config.num_prints,
+        on_bad_loss=config.optim.on_bad_loss,
     )
 
 

@@ -10,7 +10,8 @@ on the CPU and NCCL for those on GPUs.
 
 import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -39,6 +40,27 @@ def stop() -> None:
     """Leave the other processes."""
     if distributed.is_initialized():
         distributed.destroy_process_group()
+
+
+@contextmanager
+def explaining() -> Iterator[None]:
+    """Within this context, the loss of another process is told as what it is.
+
+    Raises
+    ------
+    ConnectionError : another process has ended, or doesn't answer.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        is_lost = isinstance(error, distributed.DistError) or "gloo" in str(error)
+        if not is_lost or world_size() == 1:
+            raise
+        raise ConnectionError(
+            f"Process {rank() + 1} of {world_size()} ends because another one has ended, or hasn't "
+            f"answered for {PATIENCE}: look for the reason in its own log. The same command goes "
+            "on from the last epoch."
+        ) from error
 
 
 def rank() -> int:

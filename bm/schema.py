@@ -41,6 +41,7 @@ class OptimConfig:
     warmup: float = 0.0
     max_gradient_norm: float | None = None
     ema: float | None = None
+    on_bad_loss: str = "error"
 
 
 @dataclass(frozen=True)

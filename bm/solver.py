@@ -22,6 +22,7 @@ from bm.checkpoint import CHECKPOINT, check_same_data, read_checkpoint, write_ch
 from bm.classes import RegressionClassificationLoss, class_accuracy
 from bm.core.hashing import digest
 from bm.core.progress import progress
+from bm.divergence import LossWatch
 from bm.evaluation import Prediction, Retrieval, Watch, retrieve
 from bm.evaluation.words import word_accuracy
 from bm.losses import spectral_penalty
@@ -80,8 +81,7 @@ class Solver:
         self.history: History = []
         self.best_state: dict[str, Tensor] = deepcopy(models.state_dict())
         self.best_loss = math.inf
-        self.best_epoch = -1
-        self.tested_epoch = -1
+        self.best_epoch = self.tested_epoch = -1
 
     @property
     def model(self) -> nn.Module:
@@ -127,17 +127,18 @@ class Solver:
         self.models.train()
         self.objective.begin(epoch)
         loader = self._loader("train", self.training.max_batches)
-        mean, n_skipped = distrib.Mean(), 0
+        mean = distrib.Mean()
         bar = progress(
             loader.epoch(epoch), f"epoch {epoch + 1}", "segments", len(loader),
             self.training.batch_size, self.training.n_prints,
         )  # fmt: skip
         every = max(1, len(loader) // N_LOSSES_SHOWN)
+        policy, dataset = self.training.on_bad_loss, loader.dataset
+        watch = LossWatch(policy, self.models, dataset, self.scaler, epoch, every, self.folder)
         for number, batch in enumerate(bar, epoch * len(loader)):
             scaled = self.scaler(batch)
             of_ranks = distrib.counts(len(scaled))
-            if not all(of_ranks):  # one rank has none left, and all must take the same steps
-                n_skipped += 1
+            if not watch.has_all(of_ranks):
                 continue
             self.optimizer.zero_grad()
             share = len(scaled) / sum(of_ranks)
@@ -145,14 +146,14 @@ class Solver:
             if self.training.svd:
                 (spectral_penalty(self.model) * self.training.svd * share).backward()
             distrib.sum_gradients(self.optimizer.parameters)
+            if not watch.accepts(loss, scaled.row, self.optimizer.parameters):
+                continue
             self.optimizer.step(number, len(loader))
             mean.add(loss, len(scaled))
             if bar.n % every == 0:  # reading the loss makes the host wait for a GPU
                 bar.set_postfix_str(f"loss {mean.here:.3f}", refresh=False)
         distrib.average_statistics(self.models)
-        if n_skipped:
-            logger.warning("%d batches were skipped: too few segments were left.", n_skipped)
-        return {"loss": mean_loss(mean, f"training (epoch {epoch + 1})")}
+        return {**watch.counted(), "loss": mean_loss(mean, f"training (epoch {epoch + 1})")}
 
     def _backward(self, batch: SegmentBatch, factor: float) -> Tensor:
         """Loss of a scaled batch, after `factor` times its gradients went to the parameters."""
@@ -180,8 +181,7 @@ class Solver:
         """Loss on the validation split: the same batches in every epoch."""
         self.models.eval()
         mean = distrib.Mean()
-        for unscaled in self._loader("valid", self.training.max_batches).epoch(0):
-            batch = self.scaler(unscaled)
+        for batch in map(self.scaler, self._loader("valid", self.training.max_batches).epoch(0)):
             prediction, mask = self._forward(batch)
             loss = self.objective(prediction.estimate, prediction.target, batch.row, mask, "valid")
             mean.add(loss, len(batch))

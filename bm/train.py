@@ -33,6 +33,7 @@ from bm.core.cache import Cache
 from bm.core.messages import DataError
 from bm.evaluation.audit import audit_splits, enforce
 from bm.preparation import download_studies, prepare_recordings, summary
+from bm.segments.prepare import list_aside
 from bm.tracking import Publish, TensorBoard, WeightsAndBiases, publish_to
 
 logger = logging.getLogger(__name__)
@@ -100,7 +101,8 @@ def main(cfg: DictConfig) -> None:
         set_distrib_env()
         distrib.start()
     try:
-        run(config)
+        with distrib.explaining():
+            run(config)
     finally:
         distrib.stop()
 
@@ -127,6 +129,9 @@ def run(config: Config) -> None:
         cache = Cache(dora.to_absolute_path(config.cache))
         enforce(audit_splits(solver.splits, solver.scaler.fitted_on, cache), config.audit)
     solver.run()
+    splits = solver.splits
+    if splits.set_aside:
+        logger.warning("%s", list_aside(splits.set_aside, len(splits.prepared)))
     if distrib.is_main():
         (folder / DONE).touch()
     if config.task.type == "decode":  # there is nothing to retrieve otherwise

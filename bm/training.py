@@ -4,7 +4,10 @@ import math
 from dataclasses import dataclass
 
 from bm import distrib
+from bm.core.messages import check_choice
 
+ON_BAD_LOSS = ("error", "skip")
+"""What to do where a loss isn't finite: stop, or leave out the batch."""
 History = list[dict[str, dict[str, float]]]
 
 
@@ -30,6 +33,7 @@ class Training:
     negatives_scope : an estimate's candidates are those of its "rank", or of "all" ranks.
     word_top_x, word_negatives, word_recordings : the word monitor, see `bm.evaluation.words`.
     word_study : the word monitor looks at this study only; None: all.
+    on_bad_loss : stop ("error") where a loss isn't finite, or "skip" the batch.
     random_estimates : test with noise in place of the estimates (a control).
     n_prints : progress lines per epoch where the output isn't a terminal.
     """
@@ -57,8 +61,10 @@ class Training:
     word_study: str | None = None
     random_estimates: bool = False
     n_prints: int = 5
+    on_bad_loss: str = "error"
 
     def __post_init__(self) -> None:
+        check_choice("optim.on_bad_loss", self.on_bad_loss, ON_BAD_LOSS)
         if self.micro_batch is not None and self.micro_batch < 1:
             raise ValueError(
                 f"optim.micro_batch={self.micro_batch} must be at least 1, or null for the whole "
@@ -80,8 +86,18 @@ def mean_loss(losses: distrib.Mean, stage: str) -> float:
             f"No segments left in {stage}: all were rejected. Is norm.max_scale too low?"
         )
     if not math.isfinite(mean):
-        raise FloatingPointError(
-            f"The loss became {mean} in {stage}. Try a lower optim.lr, optim.precision=fp32, or "
-            "norm.clip=true with norm.max_scale=20."
-        )
+        raise diverged(mean, stage)
     return mean
+
+
+def diverged(loss: float, stage: str, kept: str = "") -> FloatingPointError:
+    """The error of a loss that isn't finite, with what can be done.
+
+    Parameters
+    ----------
+    kept : sentence that says where the batch lies.
+    """
+    return FloatingPointError(
+        f"The loss became {loss} in {stage}. {kept}Try a lower optim.lr, optim.precision=fp32, "
+        "norm.clip=true with norm.max_scale=20, or optim.on_bad_loss=skip if it is a few batches."
+    )

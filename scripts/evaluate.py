@@ -124,6 +124,7 @@ def evaluate_solver(solver: Solver, out: Path | None = None) -> Evaluation:
         sensor_maps=sensor_maps(solver),
         facts=find_facts(solver, config),
         warnings=_warnings(config),
+        set_aside=list(splits.set_aside.values()),
         controls=_read_for(out / CONTROLS_TABLE, solver),
         lags=_read_for(out / LAGS_TABLE, solver),
         pooled=pooled,
@@ -203,8 +204,10 @@ def find_facts(solver: Solver, config: Config) -> list[tuple[str, str]]:
     versions = [f"{name} {version}" for name, version in about["versions"].items()]
     commit = f" (commit {about['commit'][:10]})" if about["commit"] else ""
     people, sittings = len(splits.subjects), len(splits.prepared)
+    n_aside = len(splits.set_aside)
+    aside = f" ({n_aside} set aside, see below)" if n_aside else ""
     facts = {
-        "Data": f"{_count(people, 'subject')}, {_count(sittings, 'recording')}",
+        "Data": f"{_count(people, 'subject')}, {_count(sittings, 'recording')}{aside}",
         "Segments": ", ".join(f"{len(data):,} {name}" for name, data in splits.datasets.items()),
         "Features": ", ".join(features),
         "Parameters": f"{n_parameters:,}",

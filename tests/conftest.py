@@ -25,6 +25,7 @@ mne.set_log_level("ERROR")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--network", action="store_true", help="run the tests that need the internet")
+    parser.addoption("--faults", help="try each fault often, and put the table into this file")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

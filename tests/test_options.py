@@ -75,6 +75,7 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "optim.warmup": (0.5, {}),
     "optim.max_gradient_norm": (1.0, {}),
     "optim.ema": (0.9, {}),
+    "optim.on_bad_loss": ("skip", {}),
     "optim.lr": (1e-2, {}),
     "optim.beta2": (0.9, {}),
     "optim.epochs": (3, {}),

@@ -66,6 +66,7 @@ class ReportContent:
     sensor_maps : attention to sensors, one for each layout.
     facts : (name, value) of what else there is to know: sizes, versions.
     warnings : sentences to put at the top, such as that the answer was taken out of the data.
+    set_aside : why each recording can't be used that was left out.
     controls, lags : tables of `scripts.controls`, if they were made for these weights.
     pooled : accuracies from several trials at once (`bm.evaluation.pooling.Pool.table`).
     """
@@ -83,6 +84,7 @@ class ReportContent:
     sensor_maps: Sequence[SensorMap] = ()
     facts: Sequence[tuple[str, str]] = ()
     warnings: Sequence[str] = field(default=())
+    set_aside: Sequence[str] = ()
     controls: pd.DataFrame | None = None
     lags: pd.DataFrame | None = None
     pooled: pd.DataFrame | None = None

@@ -1,16 +1,17 @@
-"""From recordings to what segments need: signal, events cut at block borders, blocks with a split.
+"""From recordings to what segments need: signal, events cut at block borders, blocks, features.
 
-A recording that can't be read is set aside with its reason; the others go on.
+A recording that can't be used is set aside with its reason; the others go on.
 """
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from bm.core.cache import Cache
 from bm.core.messages import DataError, check_choice
 from bm.core.progress import progress
 from bm.events import (
@@ -20,6 +21,7 @@ from bm.events import (
     cut_sounds_at_blocks,
     merge_blocks,
 )
+from bm.features import Feature, FeatureTable, build_table
 from bm.recordings import Recording, Signal
 from bm.recordings.sound import END_TOLERANCE, sound_duration
 
@@ -88,6 +90,7 @@ def prepare(
     signal: SignalSettings,
     blocks: BlockRule,
     on_bad_recording: str = "skip",
+    aside: dict[str, str] | None = None,
 ) -> list[Prepared]:
     """Read, preprocess and divide all recordings.
 
@@ -96,29 +99,75 @@ def prepare(
     recordings : in their final order.
     signal, blocks : what to do with them.
     on_bad_recording : "skip" sets a broken recording aside with its reason, "error" stops.
+    aside : told the name and the reason of each that was set aside.
 
     Raises
     ------
     DataError : a recording is broken and `on_bad_recording` is "error", or none is left.
     """
     check_choice("dset.on_bad_recording", on_bad_recording, ("skip", "error"))
-    ready, reasons = [], []
+    ready = []
+    aside = {} if aside is None else aside
     for recording in progress(list(recordings), "recordings", "recording"):
         try:
             ready.append(prepare_one(recording, signal, blocks))
         except DataError as error:
             if on_bad_recording == "error":
                 raise
-            logger.warning("Set aside: %s", error)
-            reasons.append(str(error))
-    listed = "\n  ".join(reasons)
+            _set_aside(recording, error, aside)
     if not ready:
+        listed = "\n  ".join(aside.values())
         empty = "the selection is empty (is its path right?)"
         raise DataError(f"No recording can be used:\n  {listed or empty}")
-    if reasons:
-        n_aside = len(reasons)
-        logger.warning("%d recording(s) set aside, %d used:\n  %s", n_aside, len(ready), listed)
+    if aside:
+        logger.warning("%s", list_aside(aside, len(ready)))
     return ready
+
+
+def build_tables(
+    prepared: Sequence[Prepared],
+    features: Sequence[Feature],
+    cache: Cache,
+    on_bad_recording: str = "skip",
+    aside: dict[str, str] | None = None,
+) -> tuple[list[Prepared], list[FeatureTable]]:
+    """Compute features; whoever heard something that they can't be computed of is set aside.
+
+    Parameters
+    ----------
+    prepared, features : of what, and which.
+    cache : where features are kept.
+    on_bad_recording, aside : see `prepare`.
+
+    Returns
+    -------
+    The recordings that are left, and a table of them for each feature.
+
+    Raises
+    ------
+    DataError : the fault isn't that of some recordings, or `on_bad_recording` is "error".
+    """
+    try:
+        return list(prepared), [_table(feature, prepared, cache) for feature in features]
+    except DataError as error:
+        if on_bad_recording == "error":
+            raise
+        faults = {index: _fault(item, features, cache) for index, item in enumerate(prepared)}
+        kept = [item for index, item in enumerate(prepared) if faults[index] is None]
+        if not kept or len(kept) == len(prepared):
+            raise
+        logger.debug("A feature can't be computed of all recordings.", exc_info=error)
+    aside = {} if aside is None else aside
+    for index, fault in faults.items():
+        if fault is not None:
+            _set_aside(prepared[index].recording, fault, aside)
+    logger.warning("%s", list_aside(aside, len(kept)))
+    return kept, [_table(feature, kept, cache) for feature in features]
+
+
+def list_aside(aside: Mapping[str, str], n_used: int) -> str:
+    """``1 recording(s) set aside, 11 used:`` and a line for each that was."""
+    return "\n  ".join([f"{len(aside)} recording(s) set aside, {n_used} used:", *aside.values()])
 
 
 def prepare_one(recording: Recording, signal: SignalSettings, rule: BlockRule) -> Prepared:
@@ -149,6 +198,30 @@ def divide(recording: Recording, rule: BlockRule) -> pd.DataFrame:
     return assign_splits(
         blocks, rule.test_ratio, rule.valid_ratio, rule.remove_ratio, rule.min_n_blocks_per_split
     )
+
+
+def _set_aside(recording: Recording, error: DataError, aside: dict[str, str]) -> None:
+    name, reason = str(recording), str(error)
+    aside[name] = reason if reason.startswith(name) else f"{name}: {reason}"
+    logger.warning("Set aside: %s", aside[name])
+
+
+def _table(feature: Feature, prepared: Sequence[Prepared], cache: Cache) -> FeatureTable:
+    signals = [item.signal for item in prepared]
+    n_samples = [signal.n_samples for signal in signals]
+    events = [item.events for item in prepared]
+    return build_table(feature, events, n_samples, signals[0].sample_rate, cache)
+
+
+def _fault(item: Prepared, features: Sequence[Feature], cache: Cache) -> DataError | None:
+    """Why some feature can't be computed for a recording by itself; None if all can."""
+    for feature in features:
+        if (item.events["kind"] == feature.event_kind).any():  # others may have such events
+            try:
+                _table(feature, [item], cache)
+            except DataError as error:
+                return error
+    return None
 
 
 def _only_with_events(blocks: pd.DataFrame, events: pd.DataFrame) -> pd.DataFrame:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -34,12 +34,14 @@ class Splits:
     prepared : recordings by index.
     subjects : names of subjects (``study/subject``) by index.
     layouts : [L, C, 2 or 3] sensor positions by layout index.
+    set_aside : recordings that can't be used, each with the reason (see `bm.segments.prepare`).
     """
 
     datasets: dict[str, SegmentDataset]
     prepared: list[Prepared]
     subjects: list[str]
     layouts: torch.Tensor
+    set_aside: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def recordings(self) -> list[str]:

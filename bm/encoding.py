@@ -126,8 +126,7 @@ class EncodingSolver(Solver):
         meg, features = self._aligned(batch.meg, batch.features)
         prompt = meg.clone()
         prompt[..., self.n_given :] = 0
-        device = torch.device(self.training.device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.training.precision == "bf16"):
+        with self.training.autocast():
             estimate = self.model(
                 prompt, batch.subject_index, self.layouts, batch.layout_index, features
             )

@@ -196,35 +196,32 @@ class Solver:
             index for index, name in enumerate(self.splits.recordings) if name.startswith(prefix)
         ]
         with self.best(), torch.no_grad():
+            queries = self._queries("test")
             words = word_accuracy(
-                self.splits.datasets["test"],
-                self._loader("test").in_order(),
-                self.predict,
-                self.target,
+                self.splits.datasets["test"], queries.in_order(), self.predict, self.target,
                 top_x=training.word_top_x,
                 n_negatives=training.word_negatives,
                 n_recordings=training.word_recordings,
                 seed=training.seed,
                 recordings=of_study,
                 similarity=self.objective.similarity,
-            )
+                dtype=training.dtype,
+            )  # fmt: skip
             classes = {}
             if isinstance(self.loss, RegressionClassificationLoss):
-                batches = self._loader("test").in_order()
-                classes = class_accuracy(batches, self.predict, self.loss.columns)
+                classes = class_accuracy(queries.in_order(), self.predict, self.loss.columns)
         return {**segments, **words, **classes}
 
     def retrieve(self, split: str = "test", watch: Watch | None = None) -> Retrieval:
         """Retrieve the segments of a split with the best state."""
         with self.best(), torch.no_grad():
-            loader = self._loader(split)
+            loader = self._queries(split)
             batches = progress(
                 loader.in_order(), f"retrieve {split}", "segments", len(loader), loader.batch_size
             )
-            dataset = self.splits.datasets[split]
             return retrieve(
-                dataset, iter(batches), self.predict, self.target, self.training.batch_size,
-                similarity=self.objective.similarity, watch=watch,
+                self.splits.datasets[split], iter(batches), self.predict, self.target,
+                similarity=self.objective.similarity, watch=watch, dtype=self.training.dtype,
             )  # fmt: skip
 
     def predict(self, batch: SegmentBatch) -> Prediction:
@@ -307,11 +304,16 @@ class Solver:
         self.best_state = deepcopy(self.models.state_dict())
         logger.info("Weights taken from %s (%s state).", path, "best" if best else "last")
 
-    def _loader(self, split: str, max_batches: int | None = None) -> SegmentLoader:
+    def _queries(self, split: str) -> SegmentLoader:
+        return self._loader(split, batch_size=self.training.n_evaluated)
+
+    def _loader(
+        self, split: str, max_batches: int | None = None, batch_size: int | None = None
+    ) -> SegmentLoader:
         training = self.training
         return SegmentLoader(
             self.splits.datasets[split],
-            training.batch_size,
+            batch_size or training.batch_size,
             training.device,
             training.seed,
             max_batches,
@@ -333,8 +335,7 @@ class Solver:
     def _forward(self, batch: SegmentBatch) -> tuple[Prediction, Tensor | None]:
         """Predict a scaled batch; also the mask [B, 1, T] of samples that count, if not all do."""
         meg, target = self._aligned(batch.meg, batch.features)
-        device = torch.device(self.training.device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.training.precision == "bf16"):
+        with self.training.autocast():
             estimate = self.model(meg, batch.subject_index, self.layouts, batch.layout_index)
         return Prediction(estimate.float(), target, batch.row), self._mask(batch, target)
 

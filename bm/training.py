@@ -3,12 +3,17 @@
 import math
 from dataclasses import dataclass
 
+import torch
+
 from bm import distrib
 from bm.core.messages import check_choice
 
 ON_BAD_LOSS = ("error", "skip")
 """What to do where a loss isn't finite: stop, or leave out the batch."""
 History = list[dict[str, dict[str, float]]]
+
+EVALUATED_AT_ONCE = 64
+"""Segments that a model is asked about: more would take memory, and save no time."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,21 @@ class Training:
                 f"optim.micro_batch={self.micro_batch} must be at least 1, or null for the whole "
                 "batch."
             )
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which matrices are multiplied."""
+        return torch.bfloat16 if self.precision == "bf16" else torch.float32
+
+    def autocast(self) -> torch.autocast:
+        """Context in which they are."""
+        device_type = torch.device(self.device).type
+        return torch.autocast(device_type, torch.bfloat16, enabled=self.precision == "bf16")
+
+    @property
+    def n_evaluated(self) -> int:
+        """Segments per batch where no loss looks at the whole of it."""
+        return min(self.batch_size, EVALUATED_AT_ONCE)
 
 
 def mean_loss(losses: distrib.Mean, stage: str) -> float:

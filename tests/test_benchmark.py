@@ -1,6 +1,7 @@
 """Benchmarks run end to end at tiny sizes, and the reference does the same work as bm."""
 
 import json
+import mmap
 import subprocess
 import sys
 from pathlib import Path
@@ -8,8 +9,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from bm.evaluation import retrieve
+from bm.losses import ClipLoss
+from bm.metrics import rank_of_truth
 from bm.scaling import BatchScaler
+from bm.segments import SegmentLoader
 from scripts import benchmark
+from scripts.benchmarks import evaluate
+from scripts.benchmarks.parts import memory
 from scripts.benchmarks.parts.made import gatherer, make
 from scripts.benchmarks.parts.measure import in_turn, rows_of
 from scripts.benchmarks.parts.plain import PlainData, PlainScaler, places
@@ -117,3 +124,42 @@ def test_data_and_step_run_with_torch_and_numpy_alone(root, python_env, tmp_path
 
 
 BENCHES_OF_TORCH = ["data", "step"]
+
+
+def test_evaluation_is_measured_beside_a_roof_one_query_at_a_time_and_all_in_memory(tmp_path):
+    sizes = ["n_queries=14", "n_candidates=12", "n_estimates=8", "n_sensors=4", "n_subjects=2"]
+    options = [*sizes, "feature=mel", "repeats=1", "n_threads=1", "memory=false"]
+    rows = run("evaluate", *options, f"json={tmp_path / 'rows.jsonl'}")
+    assert [(row["case"], row["unit"]) for row in rows] == [
+        ("roof, fp32", "GFLOP/s"), ("scores, fp32", "GFLOP/s"),
+        ("roof, bf16", "GFLOP/s"), ("scores, bf16", "GFLOP/s"),
+        ("words, plain", "queries/s"), ("words, fp32", "queries/s"), ("words, bf16", "queries/s"),
+    ]  # fmt: skip
+    assert [row["ratio"] is None for row in rows] == [True, False, True, False, True, False, False]
+
+
+def test_retrieval_of_the_bench_has_as_many_candidates_as_asked_for():
+    settings = evaluate.Settings(14, 12, "mel", 4, 2)
+    evaluated = evaluate.Evaluated(settings)
+    dataset = evaluated.dataset
+    batches = SegmentLoader(dataset, 4).in_order()
+    found = retrieve(dataset, batches, evaluated.predict, evaluated.target)
+    assert (len(found.table), found.n_candidates) == (14, 12)
+    assert found.table["candidate"].tolist() == [*range(12), 0, 1]
+    candidates = evaluate.targets(evaluated, settings)
+    plain = ClipLoss().scores(
+        evaluated.predict(dataset.gather(torch.arange(14))).estimate, candidates
+    )
+    assert found.table["rank"].tolist() == rank_of_truth(plain, torch.arange(14) % 12).tolist()
+
+
+def test_peak_of_memory_is_that_since_it_was_forgotten():
+    memory.forget_peak()
+    before = memory.used()
+    with mmap.mmap(-1, 100 << 20) as held:  # nothing that was freed before is used again
+        held.write(bytes(100 << 20))
+        assert memory.used() - before > 90 << 20
+    assert memory.used() - before < 10 << 20
+    assert memory.peak() - before > 90 << 20
+    memory.forget_peak()
+    assert memory.peak() - before < 10 << 20

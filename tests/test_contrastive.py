@@ -124,6 +124,18 @@ def test_impossible_scores_are_refused(options, message):
         Similarity(sample_rate=RATE, **options)
 
 
+def test_products_in_half_precision_are_added_up_in_single_precision():
+    generator = torch.Generator().manual_seed(0)
+    shared = torch.randn(40_000, generator=generator)
+    estimates, candidates = (shared + torch.randn(2, 8, 40_000, generator=generator)).bfloat16()
+    norms = candidates.double().norm(dim=1)
+    exact = estimates.double() @ candidates.double().T / norms
+    scores = Similarity().compare(estimates, candidates, norms.float())
+    error = (scores - exact).abs().max()
+    assert scores.dtype == torch.float32
+    assert 0 < error < 0.5 * (exact - exact.bfloat16()).abs().max()  # that of one product alone
+
+
 def test_window_beyond_the_segment_is_refused(pairs):
     with pytest.raises(ValueError, match=r"clip\.tmin"):
         scores(pairs, window=(5.0, None))

@@ -8,6 +8,7 @@ from small_splits import make_dataset, noisy, perfect
 
 from bm.core.messages import DataError
 from bm.evaluation import Prediction, Retrieval, retrieve
+from bm.evaluation.candidates import Candidates
 from bm.losses import ClipLoss
 from bm.segments import SegmentLoader
 from bm.segments.splits import identify
@@ -82,8 +83,8 @@ def test_chunks_and_memory_limit_do_not_change_the_outcome(dataset, batch_size, 
     pd.testing.assert_frame_equal(whole.candidates, parts.candidates)
 
 
-@pytest.mark.parametrize(("max_bytes", "n_kept"), [(0, 12), (1 << 30, 30)])
-def test_targets_are_all_in_memory_only_below_the_limit(dataset, max_bytes, n_kept):
+@pytest.mark.parametrize(("max_bytes", "n_times_gathered"), [(0, 1 + 14), (1 << 30, 1)])
+def test_targets_are_gathered_again_only_above_the_limit(dataset, max_bytes, n_times_gathered):
     made, alive = [], []
 
     def target(batch):
@@ -93,7 +94,34 @@ def test_targets_are_all_in_memory_only_below_the_limit(dataset, max_bytes, n_ke
         return Prediction(features, features, batch.row)
 
     retrieve(dataset, batches_of(dataset), perfect, target, batch_size=4, max_bytes=max_bytes)
-    assert max(alive) == 30 if n_kept == 30 else max(alive) <= n_kept
+    assert sum(n for _, n in made) == 30 * n_times_gathered
+    assert max(alive) <= 12  # of a kept target there is one copy, in one array
+
+
+@pytest.mark.parametrize("loaded", [1, 5, 16, 50])
+def test_estimates_wait_until_there_are_enough_for_a_product(dataset, loaded):
+    candidates = Candidates(dataset, np.arange(30), perfect, chunk_size=16)
+    found = list(candidates.scores(batches_of(dataset, loaded), noisy(1.0)))
+    sizes = [len(scores) for scores, _ in found]
+    assert max(sizes) == {1: 16, 5: 15, 16: 16, 50: 50}[loaded]
+    assert torch.cat([row for _, row in found]).tolist() == list(range(len(dataset)))
+    everything = dataset.gather(torch.arange(len(dataset)))
+    expected = ClipLoss().scores(noisy(1.0)(everything).estimate, everything.features[:30])
+    torch.testing.assert_close(torch.cat([scores for scores, _ in found]), expected)
+
+
+def test_scores_in_half_precision_lose_little(dataset):
+    whole, half = (
+        torch.cat([
+            scores
+            for scores, _ in Candidates(dataset, np.arange(30), perfect, dtype=dtype).scores(
+                batches_of(dataset), noisy(1.0)
+            )
+        ])
+        for dtype in (torch.float32, torch.bfloat16)
+    )  # fmt: skip
+    assert half.dtype == torch.float32
+    assert 0 < (half - whole).abs().max() < 0.02 * whole.abs().max()
 
 
 def test_order_of_queries_does_not_matter(dataset):

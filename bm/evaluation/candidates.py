@@ -1,10 +1,11 @@
 """The targets that estimates are held against: unique segments, in chunks of bounded memory.
 
-Enters: rows of a split's table. Leaves: scores of estimates against the targets of these rows.
+Enters: rows of a split's table, batches of segments. Leaves: scores of the estimates of these
+batches against the targets of these rows.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,10 @@ from bm.segments.splits import identify
 logger = logging.getLogger(__name__)
 
 MAX_BYTES = 4 << 30
+GATHERED_AT_ONCE = 64
+"""Segments with their features, of which several copies are made on the way."""
+
+Part = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -71,9 +76,10 @@ class Candidates:
     dataset : the split.
     rows : [V] rows of its table.
     target : target of a batch; its `estimate` is not looked at.
-    chunk_size : segments gathered and scored at once.
+    chunk_size : targets gathered, and estimates scored, at once.
     max_bytes : targets are kept if all of them together are not larger.
     similarity : scores of estimates and targets; that of the loss that was trained with.
+    dtype : in which targets are kept and multiplied; scores are in single precision.
 
     Attributes
     ----------
@@ -88,35 +94,74 @@ class Candidates:
         chunk_size: int = 256,
         max_bytes: int = MAX_BYTES,
         similarity: Similarity | None = None,
+        dtype: torch.dtype = torch.float32,
     ):
         self.dataset = dataset
         self.target = target
         self.similarity = similarity or Similarity()
-        self._parts = torch.from_numpy(rows.astype(np.int64)).split(chunk_size)
-        self._stored: list[tuple[Tensor, Tensor, Tensor]] = []
-        found = []
-        for flat, norm, row in self._gather():
-            found.append(row.cpu().numpy())
-            if flat.element_size() * flat.shape[1] * len(rows) <= max_bytes:
-                self._stored.append((flat, norm, row))
-        self.kept = np.isin(rows, np.concatenate(found))
-        if not self._stored:
+        self.chunk_size = chunk_size
+        self.dtype = dtype
+        n_gathered = min(chunk_size, GATHERED_AT_ONCE)
+        self._parts = torch.from_numpy(rows.astype(np.int64)).split(n_gathered)
+        self._stored: Part | None = None
+        self.kept = np.isin(rows, self._store(len(rows), max_bytes))
+        if self._stored is None:
             logger.info("%d targets are too many to keep: gathered for each batch anew.", len(rows))
 
     def __len__(self) -> int:
         return int(self.kept.sum())
 
-    def scores(self, estimates: Tensor) -> Tensor:
-        """[B, V] how alike estimates [B, F, T] and targets are."""
-        embedded = self.similarity.embed_estimates(estimates)
-        parts = [
-            self.similarity.compare(embedded, flat, norm)
-            for flat, norm, _ in self._stored or self._gather()
-        ]
+    def scores(
+        self, batches: Iterable[SegmentBatch], predict: Predict
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield scores [B, V] of estimates and targets, and the rows [B] that they are of.
+
+        The model may see small batches, and products of matrices take large ones: estimates wait
+        until there are `chunk_size` of them, and no more are ever held.
+        """
+        waiting, row_of, n = torch.empty(0, 0), torch.empty(0, dtype=torch.int64), 0
+        for batch in batches:
+            prediction = predict(batch)
+            embedded = self.similarity.embed_estimates(prediction.estimate)
+            if not len(embedded):
+                continue
+            if n and n + len(embedded) > len(waiting):
+                yield self._compare(waiting[:n]), row_of[:n].clone()
+                n = 0
+            if len(embedded) > len(waiting):
+                size = max(self.chunk_size, len(embedded))
+                waiting = embedded.new_empty(size, embedded.shape[1], dtype=self.dtype)
+                row_of = prediction.row.new_empty(size)
+            waiting[n : n + len(embedded)] = embedded
+            row_of[n : n + len(embedded)] = prediction.row
+            n += len(embedded)
+        if n:
+            yield self._compare(waiting[:n]), row_of[:n].clone()
+
+    def _compare(self, embedded: Tensor) -> Tensor:
+        stored = [self._stored] if self._stored is not None else self._gather()
+        parts = [self.similarity.compare(embedded, flat, norms) for flat, norms, _ in stored]
         return torch.cat(parts, dim=1).float()
 
-    def _gather(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def _store(self, n_rows: int, max_bytes: int) -> np.ndarray:
+        """Keep all targets in one array, if it isn't too large; returns the rows that are left."""
+        found: list[np.ndarray] = []
+        whole: list[Tensor] = []
+        for part in self._gather():
+            n_found = sum(len(one) for one in found)
+            if not found and part[0].element_size() * part[0].shape[1] * n_rows <= max_bytes:
+                whole = [one.new_empty(n_rows, *one.shape[1:]) for one in part]
+            for one, values in zip(whole, part, strict=False):
+                one[n_found : n_found + len(values)] = values
+            found.append(part[2].cpu().numpy())
+        if whole:
+            flat, norms, row = (one[: n_found + len(part[2])] for one in whole)
+            self._stored = flat, norms, row
+        return np.concatenate(found)
+
+    def _gather(self) -> Iterator[Part]:
         """Flattened targets of each chunk, their norms, and their rows."""
         for part in self._parts:
             prediction = self.target(self.dataset.gather(part))
-            yield *self.similarity.embed_candidates(prediction.target), prediction.row
+            flat, norms = self.similarity.embed_candidates(prediction.target)
+            yield flat.to(self.dtype), norms, prediction.row

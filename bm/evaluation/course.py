@@ -82,13 +82,11 @@ def word_course(
     shown = _windows(dataset, int(anchors.index[0]), start, stop, sample_rate, step)
     unique = Unique.of(dataset)
     candidates = Candidates(dataset, unique.first, target, batch_size, similarity=similarity)
-    parts = []
-    for rows in torch.arange(len(shown)).split(batch_size):
-        prediction = predict(shown.gather(rows))
-        scores = torch.full((len(rows), len(candidates)), torch.nan)
-        scores[prediction.row.cpu() - rows[0]] = candidates.scores(prediction.estimate).cpu()
-        parts.append(scores.softmax(dim=1))  # NaN where the scaler rejects the signal
-    probability = torch.cat(parts).numpy()
+    scores = torch.full((len(shown), len(candidates)), torch.nan)  # stays, if the scaler rejects
+    batches = map(shown.gather, torch.arange(len(shown)).split(batch_size))
+    for found, row in candidates.scores(batches, predict):
+        scores[row.cpu()] = found.cpu()
+    probability = scores.softmax(dim=1).numpy()
     word_of_candidate = known[unique.first[candidates.kept]]
     is_word = word_of_candidate[None] == known[anchors.index.to_numpy()][:, None]  # [n, V]
     return WordCourse(

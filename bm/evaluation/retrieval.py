@@ -129,6 +129,7 @@ def retrieve(
     max_bytes: int = MAX_BYTES,
     similarity: Similarity | None = None,
     watch: Watch | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> Retrieval:
     """Rank the true segment of every query among the unique segments of its split.
 
@@ -138,10 +139,11 @@ def retrieve(
     batches : queries.
     predict : estimates and targets of a batch.
     target : the same without the estimates, which need the model (`estimate` is not looked at).
-    batch_size : candidates gathered at once.
+    batch_size : queries scored at once.
     max_bytes : all targets are kept in memory up to this size, else gathered anew for each batch.
     similarity : scores of estimates and targets; as published if not given.
     watch : sees all scores that this process finds, such as a `bm.evaluation.pooling.Pool`.
+    dtype : of estimates and targets when they are multiplied.
 
     Raises
     ------
@@ -150,21 +152,20 @@ def retrieve(
     if not len(dataset):
         raise DataError("The split has no segments, so nothing can be retrieved from it.")
     unique = Unique.of(dataset)
-    candidates = Candidates(dataset, unique.first, target, batch_size, max_bytes, similarity)
+    candidates = Candidates(dataset, unique.first, target, batch_size, max_bytes, similarity, dtype)
     column = np.full(len(unique.first), -1)
     column[candidates.kept] = np.arange(len(candidates))
     truth = torch.from_numpy(column[unique.of_row])
     words = torch.from_numpy(word_ids(dataset)[unique.first[candidates.kept]])
     found = [torch.empty(0, len(OUTCOME) + 2 * min(N_BEST, len(candidates)), dtype=torch.float64)]
-    for batch in batches:
-        prediction = predict(batch)
-        row = prediction.row.cpu()
+    for scores, scored in candidates.scores(batches, predict):
+        row = scored.cpu()
         known = truth[row] >= 0
         if known.any():
-            scores = candidates.scores(prediction.estimate[known.to(prediction.estimate.device)])
+            of_known = scores[known.to(scores.device)]
             if watch is not None:
-                watch(scores, row[known], unique.first[candidates.kept])
-            found.append(_outcome(scores, truth[row][known], row[known], words))
+                watch(of_known, row[known], unique.first[candidates.kept])
+            found.append(_outcome(of_known, truth[row][known], row[known], words))
     table = _to_table(distrib.gather_rows(torch.cat(found)))
     if not len(table):
         raise DataError(

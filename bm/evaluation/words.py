@@ -43,6 +43,7 @@ def word_accuracy(
     batch_size: int = 256,
     max_bytes: int = MAX_BYTES,
     similarity: Similarity | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> dict[str, float]:
     """Share of segments whose word is among those of the best `top_x` candidates.
 
@@ -60,7 +61,7 @@ def word_accuracy(
     n_recordings : only segments of the first so many recordings are asked for.
     seed : of the random segments.
     recordings : indices of the recordings that take part; None: all.
-    batch_size, max_bytes, similarity : as in `bm.evaluation.retrieve`.
+    batch_size, max_bytes, similarity, dtype : as in `bm.evaluation.retrieve`.
 
     Returns
     -------
@@ -80,13 +81,15 @@ def word_accuracy(
 
     unique = Unique.of(dataset)
     used = np.unique(np.concatenate([unique.of_row[negatives], unique.of_row[asked]]))
-    candidates = Candidates(dataset, unique.first[used], target, batch_size, max_bytes, similarity)
+    candidates = Candidates(
+        dataset, unique.first[used], target, batch_size, max_bytes, similarity, dtype
+    )
     pool = _Pool.of(unique, used[candidates.kept], negatives, words)
     n_hits, chances = 0, []
-    for batch in _only(batches, torch.from_numpy(asked & (pool.truth >= 0))):
-        prediction = predict(batch)
-        row = prediction.row.cpu().numpy()
-        ranks = pool.rank_of_best(candidates.scores(prediction.estimate).cpu(), row)
+    queries = _only(batches, torch.from_numpy(asked & (pool.truth >= 0)))
+    for scores, scored in candidates.scores(queries, predict):
+        row = scored.cpu().numpy()
+        ranks = pool.rank_of_best(scores.cpu(), row)
         n_hits += int((ranks <= top_x - 1).sum())
         chances += [pool.chance(index, top_x) for index in row.tolist()]
     hits, chance, n = distrib.total([n_hits, math.fsum(chances), len(chances)])

@@ -13,6 +13,8 @@ NORMALISED = ("y", "x", "both")
 """What is divided by its norm: the candidates ("y", as published), the estimates, or both."""
 SCALE = 1 / 0.07
 """First factor on cosines, where it is learned."""
+STRETCH = 8192
+"""Dimensions multiplied at once in half precision."""
 
 
 class Similarity(nn.Module):
@@ -95,7 +97,7 @@ class Similarity(nn.Module):
 
     def compare(self, estimates: Tensor, candidates: Tensor, norms: Tensor) -> Tensor:
         """[B, V] scores of what `embed_estimates` and `embed_candidates` gave."""
-        scores = estimates @ candidates.T / norms
+        scores = _product(estimates, candidates) / norms
         return scores if self.log_scale is None else scores * self.log_scale.exp()
 
     def _embed(self, values: Tensor, project: nn.Module) -> Tensor:
@@ -118,6 +120,17 @@ def check_shapes(estimates: Tensor, candidates: Tensor) -> None:
             f"Estimates {tuple(estimates.shape)} and candidates {tuple(candidates.shape)} must "
             "have the same features and samples."
         )
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """[B, V] inner products of [B, D] and [V, D], in single precision at least."""
+    if left.dtype not in (torch.bfloat16, torch.float16):
+        return left @ right.T
+    total = torch.zeros(len(left), len(right), device=left.device)
+    # A product is rounded to the type of its factors: sums of short stretches lose little.
+    for one, other in zip(left.split(STRETCH, 1), right.split(STRETCH, 1), strict=True):
+        total += one @ other.T
+    return total
 
 
 def _norm(flat: Tensor) -> Tensor:

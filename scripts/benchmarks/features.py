@@ -17,9 +17,7 @@ process (on a GPU: of the GPU) that loads a model and runs once, all included.
 
 import tempfile
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +27,7 @@ from transformers import AutoFeatureExtractor, AutoModel, Wav2Vec2Config, Wav2Ve
 
 from bm.core.machine import n_cores
 from bm.features.speech_models import SpeechConfig, SpeechModel
+from scripts.benchmarks.parts import memory
 from scripts.benchmarks.parts.measure import Row, in_turn, rows_of, seconds
 
 SAMPLE_RATE = 16_000
@@ -66,8 +65,11 @@ def run(settings: Settings) -> list[Row]:
         work = {kind: _speed(encode, pieces, n_seconds, settings) for kind, encode in cases.items()}
         rows = rows_of("features", "s/s", in_turn(work, settings.repeats), PLAIN)
         del cases, work
-        memory = {kind: [peak_memory(kind, folder, settings)] for kind in (PLAIN, OURS)}
-    rows += rows_of("features", "GB", memory, PLAIN, less_is_better=True)
+        peaks = {
+            kind: [memory.in_fresh_process(run_once, kind, folder, settings)]
+            for kind in (PLAIN, OURS)
+        }
+    rows += rows_of("features", "GB", peaks, PLAIN, less_is_better=True)
     return [*rows, *rows_of("features", "difference", {OURS: [difference]})]
 
 
@@ -135,21 +137,13 @@ def largest_difference(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -
     return max(float(np.abs(a - b).max()) for a, b in zip(one, other, strict=True))
 
 
-def peak_memory(kind: str, folder: Path, settings: Settings) -> float:
-    """GB, of a fresh process."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        return pool.submit(_run_once, kind, folder, settings).result()
-
-
-def _run_once(kind: str, folder: Path, settings: Settings) -> float:
+def run_once(kind: str, folder: Path, settings: Settings) -> float:
+    """Peak of memory in GB."""
     torch.set_num_threads(settings.n_threads or n_cores())
     load(kind, folder, settings)(make_pieces(settings.n_pieces))
     if settings.device.startswith("cuda"):
         return torch.cuda.max_memory_allocated() / 1e9
-    # Not `resource.getrusage`: its maximum includes the process that this one was forked from.
-    lines = Path("/proc/self/status").read_text().splitlines()
-    (peak,) = (int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
-    return peak * 1024 / 1e9
+    return memory.peak() / 1e9
 
 
 def _speed(

@@ -117,7 +117,7 @@ def run(settings: Settings) -> list[Row]:
             compiled = trainer(settings, precision)
             compiled.model = torch.compile(compiled.model)  # type: ignore[assignment]
             cases[f"bm, {precision}, compiled"] = step_case(compiled, batch, settings)
-    roofs = {precision: roof_case(precision, settings) for precision in settings.precisions}
+    roofs = {precision: roof_case(precision, settings.device) for precision in settings.precisions}
     figures = in_turn({**cases, **roofs}, settings.repeats)
     rows = rows_of("step", "segments/s", {name: figures[name] for name in cases}, "plain, fp32")
     if (settings.n_sensors, settings.n_outputs) == (208, 1024):
@@ -160,11 +160,11 @@ def step_case(trainer: Trainer, batch: SegmentBatch, settings: Settings) -> Call
     return lambda: settings.n_steps * len(batch) / seconds(steps, settings.device)
 
 
-def roof_case(precision: str, settings: Settings) -> Callable[[], float]:
+def roof_case(precision: str, device: str) -> Callable[[], float]:
     """GFLOP/s of the product of two large matrices."""
-    n = 2048 if settings.device == "cpu" else 8192
-    left, right = torch.randn(2, n, n, device=settings.device, dtype=DTYPES[precision])
-    return lambda: 2e-9 * n**3 / seconds(lambda: left @ right, settings.device)
+    n = 2048 if device == "cpu" else 8192
+    left, right = torch.randn(2, n, n, device=device, dtype=DTYPES[precision])
+    return lambda: 2e-9 * n**3 / seconds(lambda: left @ right, device)
 
 
 def epochs(settings: Settings, n_threads: int) -> list[Row]:

@@ -1,22 +1,28 @@
 """A trained model on its own decodes recordings as the solver that trained it does."""
 
 import json
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import mne
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from doc_blocks import blocks_of, commands_of
 
 from bm import play
 from bm.build import build_solver
+from bm.checkpoint import CHECKPOINT
 from bm.config import from_hydra
 from bm.core.messages import DataError
 from bm.decoder import Decoder, Reading, export, from_events, from_sound, from_table, load_state
 from bm.solver import Solver
 from bm.train import main as experiment
+from scripts import export as export_script
 from scripts import predict
+from scripts.evaluate import evaluate_solver
 
 SETTINGS = [
     "preset=demo", "dset.selections=[fake]", "dset.features_params.MelSpectrum.n_mels=12",
@@ -252,3 +258,111 @@ def test_script_tells_what_is_wrong(arguments, code, message, capsys, tmp_path, 
     assert message in printed.err
     assert "Traceback" not in printed.err
     assert ("Usage: python -m scripts.predict" in printed.out) == (not arguments or code == 0)
+
+
+@pytest.fixture(scope="module")
+def shared(solver: Solver, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the script exports of an evaluated model."""
+    evaluate_solver(solver)
+    out = tmp_path_factory.mktemp("shared") / "my-model"
+    assert export_script.main([f"checkpoint={solver.folder}", f"out={out}"]) == 0
+    return out
+
+
+def test_exported_folder_has_weights_text_and_a_card(shared, solver):
+    assert {file.name for file in shared.iterdir()} == {
+        "model.safetensors",
+        "config.json",
+        "README.md",
+    }
+    card = (shared / "README.md").read_text()
+    assert "| `fake` | none needed: the listeners are simulated |" in card
+    assert "of no use for recordings of people" in card
+    retrieval = solver.retrieve()
+    rows = [line for line in card.splitlines() if line.startswith("| top-10 |")]
+    assert f"| {100 * retrieval.accuracy(10):.1f} % |" in rows[0]
+    assert f"| {retrieval.n_candidates} | {len(retrieval.table)} |" in rows[0]
+    assert "too few subjects" in rows[0]  # two
+    assert "Controls were not run" in card
+    assert "optim.lr = 0.002" in card
+    for text in (card, (shared / "config.json").read_text()):
+        assert str(Path.cwd()) not in text
+        assert str(solver.folder) not in text
+
+
+def test_hub_is_read_from_its_cache(shared, decoder, raw, tmp_path, monkeypatch):
+    commit = "0" * 40
+    snapshot = tmp_path / "models--me--my-model" / "snapshots" / commit
+    snapshot.parent.mkdir(parents=True)
+    shutil.copytree(shared, snapshot)
+    (tmp_path / "models--me--my-model" / "refs").mkdir()
+    (tmp_path / "models--me--my-model" / "refs" / "main").write_text(commit)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    again = play.load("hf://me/my-model")
+    reading = decoder.read(raw)
+    assert torch.equal(again.estimate(reading, [5.0]), decoder.estimate(reading, [5.0]))
+    with pytest.raises(DataError, match=r"hf://me/other can't be had from the hub"):
+        play.load("hf://me/other")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("model.safetensors", b"damaged", "can't be read as an exported model"),
+        ("config.json", b"{", "can't be read as an exported model"),
+        ("config.json", b"{}", "isn't of a model that bm exported"),
+    ],
+)
+def test_damaged_folder_is_told(shared, tmp_path, file, content, message):
+    shutil.copytree(shared, tmp_path / "copy")
+    (tmp_path / "copy" / file).write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        play.load(tmp_path / "copy")
+
+
+def test_licence_is_that_of_the_study(tmp_path):
+    assert export_script.find_licence({"study": "brennan2019"}).startswith("CC BY 4.0 (doi:")
+    assert export_script.find_licence({"study": "bids", "root": str(tmp_path)}).startswith(
+        "unknown"
+    )
+    (tmp_path / "dataset_description.json").write_text('{"License": "CC0"}')
+    assert export_script.find_licence({"study": "bids", "root": str(tmp_path)}) == "CC0"
+
+
+def test_script_that_exports_tells_what_is_wrong(shared, tmp_path, capsys):
+    for arguments, code, message in (
+        (["sig=a"], 2, "sig=SIG (or checkpoint=PATH) out=FOLDER"),
+        (["sig=a", f"out={tmp_path}"], 2, "exists already"),
+        (["sig=00000000", f"out={tmp_path / 'new'}"], 1, "does not exist"),
+        ([f"checkpoint={shared}", f"out={tmp_path / 'new'}"], 1, "exported model already"),
+    ):
+        assert export_script.main(arguments) == code
+        assert message in capsys.readouterr().err
+    assert export_script.main(["--help"]) == 0
+    assert "hf upload" in capsys.readouterr().out
+
+
+def test_page_about_new_recordings_runs_as_it_is_written(
+    solver, raw, sound, root, tmp_path, monkeypatch, capsys
+):
+    path, onset = sound
+    raw.copy().crop(onset - 10).save(tmp_path / "new_raw.fif", verbose="error")
+    shutil.copy(path, tmp_path / "story.wav")
+    (tmp_path / "outputs" / "xps" / "SIG").mkdir(parents=True)
+    shutil.copy(solver.folder / CHECKPOINT, tmp_path / "outputs" / "xps" / "SIG")
+    monkeypatch.chdir(tmp_path)
+    scripts = {"scripts.predict": predict, "scripts.export": export_script}
+    n_run = 0
+    for block in blocks_of(root / "docs" / "predict.md"):
+        if block.language == "bash":
+            for _, _, module, *arguments in commands_of(block):
+                assert scripts[module].main(arguments) == 0, capsys.readouterr().err
+                n_run += 1
+        elif block.language == "python":
+            exec(compile(block.text, block.page, "exec"), {})
+            n_run += 1
+    assert n_run == 6
+    printed = capsys.readouterr().out
+    assert "top-1 " in printed
+    assert "<Evoked" in printed

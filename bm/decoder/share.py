@@ -119,6 +119,12 @@ def read_folder(folder: Path) -> dict[str, Any]:
     }
 
 
+def is_place(key: str) -> bool:
+    """Whether a dotted key of the configuration says where something is on a machine."""
+    parts = key.split(".")
+    return parts[0] in MACHINE or parts[-1] in PLACES
+
+
 def _without_places(config: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration without what tells where things were on the machine of training."""
     selections = {

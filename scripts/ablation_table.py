@@ -23,6 +23,8 @@ from bm import play
 from bm.core.cache import write_atomically
 from bm.grids.ablation_simulated import COMMON, PAPER, ROWS, SEEDS
 from bm.train import main as experiment
+from scripts.arguments import UsageError
+from scripts.command import command
 from scripts.evaluate import evaluate_solver
 
 OUT = "docs/ablation-simulated.md"
@@ -74,15 +76,11 @@ class Results:
     missing: list[tuple[str, int, str]]
 
 
+@command(__doc__, logging.INFO, needs_arguments=False)
 def main(arguments: Sequence[str]) -> int:
     """Write the table; returns the exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    if {"-h", "--help", "help"} & set(arguments):
-        print(__doc__)
-        return 0
     if len(arguments) > 1 or any(not argument.startswith("out=") for argument in arguments):
-        print(f"Usage: python -m scripts.ablation_table [out={OUT}]", file=sys.stderr)
-        return 2
+        raise UsageError(f"The only option is out={OUT}.")
     out = Path(arguments[0].removeprefix("out=") if arguments else OUT)
     results = collect()
     for row, seed, signature in results.missing:

@@ -15,7 +15,6 @@ occur twice. docs/evaluation.md explains the answers.
 Exit code: 0 without a leak, 1 with one or with data that can't be used, 2 for a wrong argument.
 """
 
-import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,8 +24,8 @@ from dora import to_absolute_path
 from bm import play
 from bm.build import build_data, build_scaler
 from bm.core.cache import Cache
-from bm.core.messages import DataError
 from bm.evaluation.audit import Audit, audit_splits
+from scripts.command import command
 from scripts.options import UsageError, compose, read_options
 
 
@@ -37,20 +36,10 @@ class Options:
     selections: list[str] = field(default_factory=list)
 
 
+@command(__doc__)
 def main(arguments: Sequence[str]) -> int:
     """Audit what the arguments name; returns the exit code."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    if not arguments or {"-h", "--help", "help"} & set(arguments):
-        print(__doc__)
-        return 0 if arguments else 2
-    try:
-        audit = _audit(arguments)
-    except DataError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except ValueError as error:
-        print(f"{error}\nFor help: python -m scripts.audit --help", file=sys.stderr)
-        return 2
+    audit = _audit(arguments)
     print(audit)
     n_leaks = len(audit.leaks)
     print(f"{n_leaks} leak(s)." if n_leaks else "No leak.")

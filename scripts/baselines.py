@@ -9,7 +9,6 @@ the test segments with both. The ceiling is known for simulated studies only.
 Prints the table, and writes it to baselines.csv in the folder "evaluation" of the experiment.
 """
 
-import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,13 +22,13 @@ from bm import play
 from bm.build import build_windows
 from bm.config import from_dict
 from bm.core.cache import write_atomically
-from bm.core.messages import DataError
 from bm.evaluation import Retrieval, retrieve
 from bm.evaluation.linear import BackwardModel
 from bm.metrics import chance
 from bm.segments import SegmentLoader
 from bm.solver import Solver
 from scripts.arguments import UsageError
+from scripts.command import command
 from scripts.evaluate import FOLDER, find_ceiling
 from scripts.options import read_own
 
@@ -43,24 +42,14 @@ class Options:
     sig: str = ""
 
 
+@command(__doc__)
 def main(arguments: Sequence[str]) -> int:
     """Compare an experiment with baselines; returns the exit code."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    if not arguments or {"-h", "--help", "help"} & set(arguments):
-        print(__doc__)
-        return 0 if arguments else 2
-    try:
-        options = read_own(Options, arguments)
-        if not options.sig:
-            raise UsageError("Say which experiment is meant: sig=SIG")
-        solver = play.get_solver_from_sig(options.sig)
-        table = compare_baselines(solver)
-    except DataError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except ValueError as error:
-        print(f"{error}\nFor help: python -m scripts.baselines --help", file=sys.stderr)
-        return 2
+    options = read_own(Options, arguments)
+    if not options.sig:
+        raise UsageError("Say which experiment is meant: sig=SIG")
+    solver = play.get_solver_from_sig(options.sig)
+    table = compare_baselines(solver)
     print(table.to_string(index=False, float_format="{:.3f}".format))
     folder = (solver.folder or Path()) / FOLDER
     folder.mkdir(parents=True, exist_ok=True)

@@ -22,7 +22,6 @@ Exit code: 0 if all is well, 1 if a recording is misaligned or can't be checked,
 argument.
 """
 
-import logging
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
@@ -45,6 +44,7 @@ from bm.evaluation.alignment import (
 )
 from bm.recordings import Recording
 from bm.viz import plot_alignment
+from scripts.command import command
 from scripts.options import compose, read_options
 
 FAILED = "FAILED"
@@ -65,27 +65,16 @@ class Options:
     reach: float = 1.0
 
 
+@command(__doc__)
 def main(arguments: Sequence[str]) -> int:
     """Check what the arguments name; returns the exit code."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    if not arguments or {"-h", "--help", "help"} & set(arguments):
-        print(__doc__)
-        return 0 if arguments else 2
-    try:
-        options, overrides = read_options(Options, arguments)
-        config = compose(options.selections, overrides)
-        recordings = build_recordings(config)
-        sample_rate = options.sample_rate or config.dset.sample_rate
-        rows = check_all(recordings, sample_rate, options.reach, options.out)
-    except DataError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except ValueError as error:
-        print(f"{error}\nFor help: python -m scripts.check_alignment --help", file=sys.stderr)
-        return 2
+    options, overrides = read_options(Options, arguments)
+    config = compose(options.selections, overrides)
+    recordings = build_recordings(config)
+    sample_rate = options.sample_rate or config.dset.sample_rate
+    rows = check_all(recordings, sample_rate, options.reach, options.out)
     if not rows:
-        print("The selection has no recordings (is its path right?).", file=sys.stderr)
-        return 1
+        raise DataError("The selection has no recordings (is its path right?).")
     table = pd.DataFrame(rows)
     table.to_csv(options.out / TABLE, index=False)
     _print(table)

@@ -38,6 +38,7 @@ from bm.evaluation.controls import AS_REAL, AT_CHANCE, REAL, Outcome
 from bm.metrics import chance
 from bm.segments import SegmentDataset, SegmentLoader
 from bm.solver import Solver
+from scripts.command import command
 from scripts.evaluate import CONTROLS_TABLE, FOLDER, LAGS_TABLE, evaluate_solver
 from scripts.options import UsageError, read_own
 
@@ -53,24 +54,14 @@ class Options:
     step: float = 0.25
 
 
+@command(__doc__)
 def main(arguments: Sequence[str]) -> int:
     """Run the controls of an experiment; returns the exit code."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    if not arguments or {"-h", "--help", "help"} & set(arguments):
-        print(__doc__)
-        return 0 if arguments else 2
-    try:
-        options = read_own(Options, arguments)
-        if not options.sig:
-            raise UsageError("Say which experiment is meant: sig=SIG")
-        solver = play.get_solver_from_sig(options.sig)
-        outcomes = run_controls(solver, options)
-    except DataError as error:
-        print(error, file=sys.stderr)
-        return 1
-    except ValueError as error:
-        print(f"{error}\nFor help: python -m scripts.controls --help", file=sys.stderr)
-        return 2
+    options = read_own(Options, arguments)
+    if not options.sig:
+        raise UsageError("Say which experiment is meant: sig=SIG")
+    solver = play.get_solver_from_sig(options.sig)
+    outcomes = run_controls(solver, options)
     print(control.outcome_table(outcomes).to_string(index=False, float_format="{:.4f}".format))
     suspicious = [one.name for one in outcomes if one.is_suspicious]
     if suspicious:

@@ -25,9 +25,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from bm.core.messages import DataError, did_you_mean
+from bm.core.messages import did_you_mean
 from bm.studies.download import Connection, download
 from bm.studies.downloads.studies import PLANS
+from scripts.command import command
 
 TEXTS = ("path", "modality", "local_path")
 SWITCHES = ("verify", "refresh")
@@ -39,28 +40,11 @@ class UsageError(ValueError):
     """The command line isn't understood."""
 
 
+@command(__doc__, logging.INFO)
 def main(arguments: Sequence[str]) -> int:
     """Download what the arguments name; returns the exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    if not arguments or {"-h", "--help", "help"} & set(arguments):
-        print(__doc__)
-        return 0 if arguments else 2
-    try:
-        options = read_options(arguments)
-    except UsageError as error:
-        print(f"{error}\nFor help: python -m scripts.download --help", file=sys.stderr)
-        return 2
-    try:
-        summary = download(**options)
-    except (DataError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    except ValueError as error:
-        print(f"{error}\nFor help: python -m scripts.download --help", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("Interrupted. What has come stays; the same command goes on.", file=sys.stderr)
-        return 1
+    options = read_options(arguments)
+    summary = download(**options)
     print(f"{options['name']}: {summary}.")
     return 0
 

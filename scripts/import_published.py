@@ -25,28 +25,22 @@ from omegaconf import OmegaConf
 
 from bm.checkpoint import write_checkpoint
 from bm.published import import_published
+from scripts.arguments import UsageError
+from scripts.command import command
 
 
+@command(__doc__, logging.INFO)
 def main(arguments: Sequence[str]) -> int:
     """Import what the arguments name; returns the exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    if not arguments or {"-h", "--help", "help"} & set(arguments):
-        print(__doc__)
-        return 0 if arguments else 2
     names = [argument for argument in arguments if "=" not in argument]
     if len(names) != 2 or Path(names[1]).exists():
         exists = f"{names[1]} exists already. " if len(names) == 2 else ""
-        print(f"{exists}Usage: import_published CHECKPOINT OUT [KEY=VALUE ...]", file=sys.stderr)
-        return 2
+        raise UsageError(f"{exists}Give two files: CHECKPOINT OUT [KEY=VALUE ...]")
     source, out = (Path(name).expanduser() for name in names)
     dotted = [argument for argument in arguments if "=" in argument]
     overrides: Any = OmegaConf.to_container(OmegaConf.from_dotlist(dotted))
-    try:
-        state = import_published(source, overrides)
-        write_checkpoint(out, state)
-    except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
+    state = import_published(source, overrides)
+    write_checkpoint(out, state)
     n_parameters = sum(weight.numel() for weight in state["models"].values())
     n_recordings, n_sensors = state["scaler"]["centre"].shape
     print(

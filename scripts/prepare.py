@@ -26,7 +26,6 @@ For example:
 Exit code: 0 if all recordings can be used, 1 if some can't, 2 for a wrong argument.
 """
 
-import logging
 import multiprocessing
 import os
 import sys
@@ -44,6 +43,7 @@ from bm.core.messages import DataError
 from bm.core.progress import progress
 from bm.preparation import Outcome, Preparer, download_studies, prepare_recordings, summary
 from scripts.cluster import POLL, ClusterOptions, make_executor, run_array
+from scripts.command import command
 from scripts.options import UsageError, compose, read_options
 
 TABLE = "prepared.csv"
@@ -60,27 +60,15 @@ class Options(ClusterOptions):
     group: int = 1
 
 
+@command(__doc__)
 def main(arguments: Sequence[str]) -> int:
     """Prepare what the arguments name; returns the exit code."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    if not arguments or {"-h", "--help", "help"} & set(arguments):
-        print(__doc__)
-        return 0 if arguments else 2
-    try:
-        options, overrides = read_options(Options, arguments)
-        options.check()
-        _check(options)
-        config = compose(options.selections, overrides)
-        download_studies(config)
-        outcomes = prepare(options, config)
-    except (DataError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    except ValueError as error:
-        print(f"{error}\nFor help: python -m scripts.prepare --help", file=sys.stderr)
-        return 2
+    options, overrides = read_options(Options, arguments)
+    options.check()
+    _check(options)
+    config = compose(options.selections, overrides)
+    download_studies(config)
+    outcomes = prepare(options, config)
     options.out.mkdir(parents=True, exist_ok=True)
     table = pd.DataFrame([asdict(outcome) for outcome in outcomes])
     table.round(1).to_csv(options.out / TABLE, index=False)

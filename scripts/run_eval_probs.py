@@ -36,6 +36,7 @@ from pathlib import Path
 import treetable
 
 from scripts.cluster import ClusterOptions, Outcome, make_executor, run_array
+from scripts.command import command
 from scripts.evaluate import evaluate_checkpoint, evaluate_sig
 from scripts.experiments import find_grid
 from scripts.options import UsageError, divide
@@ -67,21 +68,12 @@ class Options(ClusterOptions):
     out: Path | None = None
 
 
+@command(__doc__, logging.INFO)
 def main(arguments: Sequence[str]) -> int:
     """Evaluate what the arguments name; returns the exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    if not arguments or {"-h", "--help", "help"} & set(arguments):
-        print(__doc__)
-        return 0 if arguments else 2
-    try:
-        options = read_options(arguments)
-        names, jobs = find_jobs(options)
-        found = dict(run(options, jobs))
-    except UsageError as error:
-        print(f"{error}\nFor help: python -m scripts.run_eval_probs --help", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        return 130
+    options = read_options(arguments)
+    names, jobs = find_jobs(options)
+    found = dict(run(options, jobs))
     outcomes = [found[index] for index in range(len(names))]
     for name, outcome in zip(names, outcomes, strict=True):
         for line in outcome.value or []:

@@ -39,6 +39,7 @@ from dora.shep import Sheep
 
 from bm.checkpoint import DONE
 from bm.train import main as experiment
+from scripts.command import command
 from scripts.experiments import Grid, find_grid
 from scripts.options import UsageError, divide
 
@@ -91,25 +92,15 @@ class Task:
         return self.state in ("DONE", "FAILED", "BLOCKED")
 
 
+@command(__doc__, logging.INFO, log_format="%(asctime)s %(message)s")
 def main(arguments: Sequence[str]) -> int:
     """Run what the arguments name; returns the exit code."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    if not arguments or {"-h", "--help", "help"} & set(arguments):
-        print(__doc__)
-        return 0 if arguments else 2
-    try:
-        options, overrides = read(arguments[1:])
-        grid = find_grid(arguments[0])
-        tasks = make_tasks(grid, options, overrides)
-    except UsageError as error:
-        print(f"{error}\nFor help: python -m scripts.run_grid --help", file=sys.stderr)
-        return 2
+    options, overrides = read(arguments[1:])
+    grid = find_grid(arguments[0])
+    tasks = make_tasks(grid, options, overrides)
     link(grid)
     try:
         run(tasks, options)
-    except KeyboardInterrupt:
-        print("\nStopped; the same command goes on from here.", file=sys.stderr)
-        return 130
     finally:
         print(table(grid, tasks))
     failed = [task for task in tasks if task.state != "DONE"]

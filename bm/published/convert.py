@@ -21,6 +21,7 @@ from torch import Tensor
 from bm import __version__
 from bm.build_models import build_models
 from bm.config import Config, check, default_leaves, flatten, from_dict, to_dict
+from bm.core.messages import DataError
 from bm.published.reader import StandIn, read_published
 from bm.scaling import BatchScaler
 from bm.studies import registry
@@ -52,20 +53,20 @@ def import_published(path: Path, overrides: Mapping[str, Any] | None = None) -> 
 
     Raises
     ------
-    ValueError : the file can't be read, names code, or doesn't fit the models that we build from
+    DataError : the file can't be read, names code, or doesn't fit the models that we build from
         its configuration.
     """
     content = read_published(path)
     missing = [key for key in KEYS if key not in content]
     if missing:
-        raise ValueError(
+        raise DataError(
             f"{path} has no {', '.join(missing)}: it isn't a checkpoint of the published code."
         )
     config = _config(content["xp.cfg"], overrides or {})
     weights, best = _weights(content["all_models"]), _weights(content["best_state"])
     names, pickled = config.dset.features, content["scaler"]
     if not isinstance(pickled, StandIn):
-        raise ValueError(f"{path}: the scaler is {type(pickled).__name__}, not an object.")
+        raise DataError(f"{path}: the scaler is {type(pickled).__name__}, not an object.")
     features = _features(pickled, names, _n_features(weights))
     scaler = _scaler(pickled, features, config)
     _check_models(config, weights, scaler.centre.shape[1])
@@ -103,7 +104,7 @@ def plain_config(value: Any) -> Any:
 
     Raises
     ------
-    ValueError : a value is missing, or refers to another.
+    DataError : a value is missing, or refers to another.
     """
     if not isinstance(value, StandIn):
         return value
@@ -120,7 +121,7 @@ def plain_config(value: Any) -> Any:
 def _leaf(value: Any) -> Any:
     if isinstance(value, str):
         if "${" in value or value == "???":
-            raise ValueError(
+            raise DataError(
                 f"its configuration has the value {value!r}, which refers to something that the "
                 "file doesn't hold."
             )
@@ -131,7 +132,7 @@ def _leaf(value: Any) -> Any:
 def _config(pickled: Any, overrides: Mapping[str, Any]) -> Config:
     values = plain_config(pickled)
     if not isinstance(values, dict):
-        raise ValueError("xp.cfg isn't a configuration.")
+        raise DataError("xp.cfg isn't a configuration.")
     values = {key: item for key, item in values.items() if key not in (*NOT_OURS, *MACHINE)}
     config = from_dict(_merge(_as_published(values), overrides))
     check(config)
@@ -163,7 +164,7 @@ def _weights(state: Any) -> dict[str, Tensor]:
     for key, tensor in state.items():
         number, _, name = str(key).partition(".")
         if number not in MODELS or not isinstance(tensor, Tensor):
-            raise ValueError(f"unexpected weight {key!r}: names begin with 0. or 1.")
+            raise DataError(f"unexpected weight {key!r}: names begin with 0. or 1.")
         weights[f"{MODELS[number]}.{name}"] = tensor
     return weights
 
@@ -199,7 +200,7 @@ def _check_models(config: Config, weights: dict[str, Tensor], n_sensors: int) ->
     try:
         models.load_state_dict(weights)
     except RuntimeError as error:
-        raise ValueError(f"The weights don't fit the configuration: {error}") from error
+        raise DataError(f"The weights don't fit the configuration: {error}") from error
 
 
 def _scaler(pickled: StandIn, features: Sequence[Pair], config: Config) -> BatchScaler:
@@ -218,7 +219,7 @@ def _scaler(pickled: StandIn, features: Sequence[Pair], config: Config) -> Batch
         for index, one in pickled.state["meg_scalers"].items()
     }
     if not of_recordings:
-        raise ValueError("the scaler knows no recording.")
+        raise DataError("the scaler knows no recording.")
     n_sensors = max(len(centre) for centre, _ in of_recordings.values())
     scaler.centre = torch.zeros(max(of_recordings) + 1, n_sensors)
     scaler.scale = torch.ones(max(of_recordings) + 1, n_sensors)
@@ -242,7 +243,7 @@ def _features(pickled: StandIn, names: Sequence[str], n_features: int) -> list[P
         pairs = [(pairs[0][0].repeat(n_features), pairs[0][1].repeat(n_features))]
     n_columns = sum(len(centre) for centre, _ in pairs)
     if n_columns != n_features:
-        raise ValueError(
+        raise DataError(
             f"the scalers of {', '.join(names)} have {n_columns} columns, but the model expects "
             f"{n_features}."
         )
@@ -254,10 +255,10 @@ def _statistics(pickled: Any, what: str) -> Pair:
     state = pickled.state if isinstance(pickled, StandIn) else {}
     found = [[state[name] for name in names if name in state] for names in (CENTRES, SCALES)]
     if not all(found):
-        raise ValueError(f"{what} should have center_ and scale_; it has {sorted(state)}.")
+        raise DataError(f"{what} should have center_ and scale_; it has {sorted(state)}.")
     centre, scale = (torch.as_tensor(values[0]).float().flatten() for values in found)
     if len(centre) != len(scale) or not (centre.isfinite().all() and (scale > 0).all()):
-        raise ValueError(f"{what} isn't usable: {len(centre)} centres, {len(scale)} scales.")
+        raise DataError(f"{what} isn't usable: {len(centre)} centres, {len(scale)} scales.")
     return centre, scale
 
 

@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bm.core.messages import DataError
+
 FOREIGN = ("bm", "omegaconf", "dora", "typing", "pathlib", "collections.defaultdict")
 """Packages (or classes) whose objects are replaced by stand-ins."""
 STORAGES = {
@@ -84,7 +86,7 @@ class _Dtype(StandIn):
         """The type, if it is one of plain numbers."""
         dtype = np.dtype(self.args[0]) if isinstance(self.args[0], str) else None
         if dtype is None or dtype.kind not in NUMBERS:
-            raise ValueError(f"unexpected data type {self.args[0]!r} of an array.")
+            raise DataError(f"unexpected data type {self.args[0]!r} of an array.")
         return dtype.newbyteorder(self.state.get("byteorder", "="))
 
 
@@ -107,15 +109,15 @@ def read_published(path: Path) -> dict[str, Any]:
 
     Raises
     ------
-    ValueError : it isn't a torch zip file, is damaged, or names code that isn't known to be inert.
+    DataError : it isn't a torch zip file, is damaged, or names code that isn't known to be inert.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             content = _plain(_Reader(archive, *_find_pickle(archive)).load(), set())
     except Exception as error:  # a crafted or damaged pickle raises whatever it likes
-        raise ValueError(f"{path} can't be read as a published checkpoint: {error}") from error
+        raise DataError(f"{path} can't be read as a published checkpoint: {error}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds {type(content).__name__}, not the parts of a checkpoint.")
+        raise DataError(f"{path} holds {type(content).__name__}, not the parts of a checkpoint.")
     return content
 
 
@@ -182,20 +184,20 @@ def _find_pickle(archive: zipfile.ZipFile) -> tuple[str, Any]:
     """Name of the archive's folder, and its pickle opened."""
     pickles = [entry for entry in archive.infolist() if entry.filename.endswith("/data.pkl")]
     if len(pickles) != 1:
-        raise ValueError(f"it has {len(pickles)} data.pkl; one is expected.")
+        raise DataError(f"it has {len(pickles)} data.pkl; one is expected.")
     (entry,) = pickles
     root = entry.filename.removesuffix("/data.pkl")
     names = set(archive.namelist())
     if f"{root}/byteorder" in names and archive.read(f"{root}/byteorder") != b"little":
-        raise ValueError("it was written on a big-endian machine.")
+        raise DataError("it was written on a big-endian machine.")
     if entry.compress_type != zipfile.ZIP_STORED:
-        raise ValueError("it is compressed, which torch never does.")
+        raise DataError("it is compressed, which torch never does.")
     return root, archive.open(entry)
 
 
 def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
     if entry.compress_type != zipfile.ZIP_STORED:  # a small file could fill the memory
-        raise ValueError(f"{entry.filename} is compressed, which torch never does.")
+        raise DataError(f"{entry.filename} is compressed, which torch never does.")
     return archive.read(entry)
 
 
@@ -219,7 +221,7 @@ def _rebuild_parameter(data: Tensor, *_: Any) -> Tensor:
 def _encode(text: str, encoding: str) -> bytes:
     """Bytes, as Python 3 writes them in the pickle format of Python 2."""
     if encoding != "latin1":
-        raise ValueError(f"unexpected encoding {encoding!r}.")
+        raise DataError(f"unexpected encoding {encoding!r}.")
     return text.encode("latin1")
 
 

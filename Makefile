@@ -18,7 +18,7 @@ PATIENT := OMP_WAIT_POLICY=passive
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install check-conf demo test test-slurm format clean \
+.PHONY: help install check-conf demo notebooks test test-slurm format clean \
 	lint lint-format lint-rules lint-types lint-layers lint-spelling lint-notebooks
 
 help: ## list these targets
@@ -51,6 +51,10 @@ $(STAMP): requirements.txt setup.py
 
 demo: install ## simulate listeners, train on them, report: the whole way in some minutes
 	@$(PATIENT) $(BIN)/python -m scripts.demo
+
+notebooks: install ## make the .ipynb of notebook_templates/ of their .py, whose cells count
+	@$(BIN)/jupytext --quiet --to ipynb --update notebook_templates/*.py
+	@$(BIN)/nbstripout notebook_templates/*.ipynb
 
 test: install ## run the whole test suite (TESTS=tests/test_cache.py for a part of it)
 	$(OFFLINE) $(ONE_THREAD) $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(TESTS)

@@ -42,9 +42,8 @@ EXTRAS = {
         "codespell>=2.4,<3",
         "hypothesis>=6.170,<7",
         "import-linter>=2.16,<3",
-        "ipykernel>=7.4,<8",
         "jaxtyping>=0.3.11,<1",
-        "jupytext>=1.19,<2",
+        "jupyter-client>=8.10,<9",
         "mypy>=2.4,<3",
         "nbclient>=0.11,<1",
         "nbformat>=5.11,<6",
@@ -63,6 +62,7 @@ EXTRAS = {
     "audio": ["librosa>=0.11,<1"],
     "text": ["spacy>=3.8.18,<4", "wordfreq>=3.1,<4"],
     "encoders": ["braindecode>=1.8,<2"],
+    "notebooks": ["ipykernel>=7.4,<8", "jupytext>=1.19,<2"],
     "tracking": ["hiplot>=0.1.33,<1", "tensorboard>=2.21,<3", "wandb>=0.31,<1"],
     "demo": ["espeakng-loader>=0.2.4,<1"],
 }

@@ -51,6 +51,12 @@ class GridResults:
         tested = set(self.accuracies["sig"]) | set(self.experiments["parent"].dropna())
         return [sig for sig in self.experiments.index if sig not in tested]
 
+    def select(self, chosen: "pd.Series[bool]") -> "GridResults":
+        """Some of the experiments, by a column of truth values."""
+        experiments = self.experiments[chosen]
+        is_left = self.accuracies["sig"].isin(experiments.index)
+        return GridResults(self.name, experiments, self.accuracies[is_left])
+
     def __str__(self) -> str:
         states = self.experiments["state"].value_counts()
         listed = ", ".join(f"{count} {state}" for state, count in states.items())
@@ -184,7 +190,10 @@ def _state(folder: Path) -> str:
 
 
 def _value(xp: dora.XP, key: str) -> object:
+    """A number, a switch or a text; lists are joined by +."""
     value = OmegaConf.select(xp.cfg, key, default=KeyError)
     if value is KeyError:
         raise ValueError(f"{key!r} isn't a key of the configuration (conf/config.yaml).")
-    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+    if OmegaConf.is_list(value):
+        return "+".join(map(str, value))
+    return value if isinstance(value, int | float) else str(value)

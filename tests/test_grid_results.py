@@ -135,7 +135,7 @@ def test_accuracies_are_those_of_the_evaluation_else_of_the_last_test(tiny, outp
     assert results.experiments["state"].tolist() == ["done", "unfinished", "missing", "missing"]
     assert results.missing == [third.sig, fourth.sig]
     assert results.experiments["optim.lr"].tolist() == [1e-3] * 4
-    assert results.experiments["dset.features"].tolist() == [["MelSpectrum"]] * 4
+    assert results.experiments["dset.features"].tolist() == ["MelSpectrum"] * 4
     shares = results.accuracies.set_index(["sig", "subject"])["accuracy"].to_dict()
     assert shares == {
         (first.sig, "all"): pytest.approx(0.3),

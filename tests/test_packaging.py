@@ -106,6 +106,7 @@ def test_tests_run_with_the_pinned_versions(requirements, pins):
         *requirements["dev"],
         *requirements["audio"],
         *requirements["demo"],
+        *requirements["notebooks"],
         *requirements["tracking"],
     ]
     for name in names(ranges):

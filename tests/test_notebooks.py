@@ -1,0 +1,218 @@
+"""Notebooks: pairs in step, and each executed on a small grid that is trained here."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbformat
+import pandas as pd
+import pytest
+from jupyter_client.manager import KernelManager
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+
+from bm.build import build_solver
+from bm.checkpoint import DONE
+from bm.config import from_hydra
+from bm.train import main as experiment
+from bm.train import make_publish
+from scripts.dataset_table import describe_datasets, load, vocabulary
+from scripts.evaluate import evaluate_solver
+from scripts.experiments import Grid, find_grid
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = sorted((ROOT / "notebook_templates").glob("*.py"))
+
+
+def read_pair(path: Path) -> tuple[NotebookNode, NotebookNode]:
+    return jupytext.read(path), nbformat.read(path.with_suffix(".ipynb"), as_version=4)
+
+
+@pytest.fixture(scope="module")
+def grid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Grid]:
+    """The tiny grid: one experiment is missing, and one has no evaluation but its own last test."""
+    folder = tmp_path_factory.mktemp("grid")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(experiment.dora, "dir", folder / "outputs")
+        grid = find_grid("tiny_grid")
+        for number, xp in enumerate(grid.experiments[:3]):
+            xp.folder.mkdir(parents=True)
+            (xp.folder / ".argv.json").write_text(json.dumps(xp.argv))
+            solver = build_solver(
+                from_hydra(xp.cfg), xp.folder, make_publish(from_hydra(xp.cfg), xp)
+            )
+            solver.run()
+            (xp.folder / DONE).touch()
+            if number < 2:
+                evaluate_solver(solver)
+        yield grid
+
+
+@pytest.fixture(scope="module")
+def kernel(python_env: dict[str, str]) -> Iterator[KernelManager]:
+    """One kernel for all notebooks, since its imports take long; names are forgotten in between."""
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    manager = KernelManager(kernel_name="python3", transport="ipc")
+    manager.start_kernel(env={**python_env, "PYTHONPATH": paths})
+    yield manager
+    manager.shutdown_kernel(now=True)
+
+
+def execute(kernel: KernelManager, name: str, **parameters: Any) -> NotebookNode:
+    """Execute a notebook with other parameters; returns it with its outputs."""
+    notebook = nbformat.read(ROOT / "notebook_templates" / f"{name}.ipynb", as_version=4)
+    (cell,) = [one for one in notebook.cells if "parameters" in one.metadata.get("tags", [])]
+    known = {line.split(" = ")[0] for line in cell.source.splitlines()}
+    assert set(parameters) <= known
+    cell.source += "".join(f"\n{key} = {value!r}" for key, value in parameters.items())
+    notebook.cells.insert(0, nbformat.v4.new_code_cell("%reset -f"))
+    client = NotebookClient(notebook, km=kernel, timeout=100)
+    client.execute()
+    client.kc.stop_channels()
+    return notebook
+
+
+def outputs(notebook: NotebookNode, kind: str) -> list[str]:
+    """Outputs of a kind, such as ``text/plain``, in their order."""
+    data = [output.get("data", {}) for cell in notebook.cells for output in cell.get("outputs", [])]
+    return [one[kind] for one in data if kind in one]
+
+
+# Pairs
+
+
+def test_there_is_a_notebook_for_each_table_and_the_first_steps():
+    names = {path.stem for path in NOTEBOOKS}
+    assert {"first_steps", "figures", "other_tables"} <= names
+    assert {name.split("_")[0] for name in names} >= {"table1", "table2", "table3"}
+    assert names == {path.stem for path in (ROOT / "notebook_templates").glob("*.ipynb")}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_both_files_of_a_pair_hold_the_same_and_no_outputs(path):
+    """If not: make notebooks."""
+    script, notebook = read_pair(path)
+    both = [
+        [(cell.cell_type, cell.source, cell.metadata.get("tags")) for cell in one.cells]
+        for one in (script, notebook)
+    ]
+    assert both[0] == both[1]
+    nbformat.validate(notebook)
+    for cell in notebook.cells:
+        assert not cell.get("outputs")
+        assert cell.get("execution_count") is None
+    assert sum("parameters" in cell.metadata.get("tags", []) for cell in notebook.cells) == 1
+    assert notebook.metadata.kernelspec.name == "python3"
+
+
+# What they show
+
+
+def test_table_1_counts_what_the_solver_trains_on(grid, kernel):
+    notebook = execute(kernel, "table1_datasets", root=str(Path.cwd()), grid="tiny_grid")
+    table = pd.read_csv("outputs/tables/table1_datasets.csv")
+    ours = table[table["study"] == "fake"].set_index("measure")["count"].to_dict()
+    splits = load(from_hydra(grid.experiments[0].cfg))
+    test = splits.datasets["test"].table
+    assert (ours["sensors"], ours["subjects"], ours["hours"]) == (16, 3, 0.2)
+    assert ours["test segments"] == len(test[["word_sequence", "word_index"]].drop_duplicates())
+    assert ours["test vocabulary"] == len(vocabulary(splits, "test"))
+    assert set(test["word"].str.lower()) <= vocabulary(splits, "test")
+    train = splits.datasets["train"].table
+    assert ours["train segments"] == len(train[["word_sequence", "word_index"]].drop_duplicates())
+    assert ours["train segments"] == pytest.approx(len(train) / 3, rel=0.05)
+    paper = table[table["study"] == "gwilliams2022"].set_index("measure")["paper"]
+    assert paper["hours"] == 56.2
+    assert "56.2" in outputs(notebook, "text/html")[0]
+
+
+def test_datasets_that_are_not_here_are_named(caplog):
+    table = describe_datasets(find_grid("nmi.wordlists"))
+    assert "audio_mous_wl can't be counted" in caplog.text
+    assert table["count"].isna().all()
+    assert len(table) == 4 * 7
+
+
+def test_table_2_shows_ours_and_the_paper(grid, kernel):
+    notebook = execute(kernel, "table2_main_results", root=str(Path.cwd()), grid="tiny_grid")
+    table = pd.read_csv("outputs/tables/table2_main_results.csv")
+    ours = table[table["study"] == "fake"].set_index("row")
+    evaluated = pd.read_csv(grid.experiments[0].folder / "evaluation" / "acc.csv")
+    assert ours["n_seeds"].to_dict() == {"reference": 2, "no subject layer": 1}
+    assert ours["chance"]["reference"] == pytest.approx(
+        100 * evaluated.query("k == 10")["chance"].iloc[0]
+    )
+    assert 0 < ours["mean"]["reference"] <= 100
+    shown = outputs(notebook, "text/html")[0]
+    assert "70.7 ± 0.1" in shown
+    assert f"{ours['mean']['no subject layer']:.1f} (1 of 2)" in shown
+    assert len(outputs(notebook, "image/png")) == 1
+    assert "70.7 ± 0.1" in Path("outputs/tables/table2_main_results.tex").read_text()
+
+
+def test_tables_of_a_grid_that_was_never_run_show_the_paper(grid, kernel):
+    notebook = execute(kernel, "table2_main_results", root=str(Path.cwd()), grid="nmi.wordlists")
+    assert "70.7 ± 0.1" in outputs(notebook, "text/html")[0]
+    notebook = execute(kernel, "figures", root=str(Path.cwd()), grid="nmi.wordlists")
+    assert "nothing to draw" in outputs(notebook, "text/plain")[0]
+
+
+def test_tables_3_and_4_have_differences_with_p(grid, kernel):
+    notebook = execute(kernel, "table3_4_ablation", root=str(Path.cwd()), grid="tiny_grid")
+    accuracies = pd.read_csv("outputs/tables/table3_ablation.csv")
+    means = accuracies[accuracies["study"] == "fake"].set_index("row")["mean"]
+    table = pd.read_csv("outputs/tables/table4_differences.csv")
+    line = table[table["study"] == "fake"].iloc[0]
+    assert line["row"] == "no subject layer"
+    assert line["difference"] == pytest.approx(means["no subject layer"] - means["reference"])
+    assert (line["n_subjects"], line["p_floor"]) == (3, 0.25)
+    assert line["p"] >= 0.25
+    shown = outputs(notebook, "text/html")
+    assert "-33.6" in shown[1]
+    assert f"(p = {line['p_holm']:.2g})" in shown[1]
+    assert len(outputs(notebook, "image/png")) == 1
+
+
+def test_other_tables_run_on_any_grid(grid, kernel):
+    grids = {name: "tiny_grid" for name in ("mel_grid", "rate_grid", "word_grid")}
+    notebook = execute(
+        kernel, "other_tables", root=str(Path.cwd()), subject_grids=["tiny_grid"], **grids
+    )
+    for name in ("mel_bands", "rate_and_batch", "delay", "autoreject", "word_lists", "subjects"):
+        table = pd.read_csv(f"outputs/tables/{name}.csv")
+        assert table[table["study"] == "fake"]["mean"].notna().any(), name
+        assert Path(f"outputs/tables/{name}.tex").exists()
+    assert "55.1 ± 0.9" in outputs(notebook, "text/html")[0]
+
+
+def test_figures_show_sensors_lags_and_words(grid, kernel):
+    notebook = execute(
+        kernel,
+        "figures",
+        root=str(Path.cwd()),
+        grid="tiny_grid",
+        n_segments=20,
+        reach=0.5,
+        step=0.5,
+    )
+    assert len(outputs(notebook, "image/png")) == 3
+
+
+def test_first_steps_lead_from_recordings_to_the_head(grid, kernel):
+    notebook = execute(kernel, "first_steps", root=str(Path.cwd()))
+    printed = [
+        output.text
+        for cell in notebook.cells
+        for output in cell.get("outputs", [])
+        if output.output_type == "stream" and output.name == "stdout"
+    ]
+    (line,) = [one for one in "".join(printed).splitlines() if one.startswith("top-10")]
+    accuracy, chance = (
+        float(line.split(word)[1].split(" %")[0]) for word in ("accuracy ", "chance ")
+    )
+    assert accuracy > 2 * chance
+    assert len(outputs(notebook, "image/png")) == 3

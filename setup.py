@@ -21,6 +21,7 @@ REQUIRED = [
     "mne-bids>=0.20,<1",
     "numpy>=2.4,<3",
     "omegaconf>=2.3,<3",
+    "packaging>=26.3,<27",
     "pandas>=3.1,<4",
     "pyarrow>=26,<27",  # pandas reads and writes the event tables with it
     "requests>=2.34,<3",

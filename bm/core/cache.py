@@ -204,7 +204,7 @@ class Claim:
         self._held.release()
 
 
-def find_fault(path: Path) -> str | None:
+def find_fault(path: Path, with_checksums: bool = True) -> str | None:
     """Say what is wrong with an entry's files, or None if they are as they were written."""
     try:
         manifest = json.loads((path / MANIFEST).read_text())
@@ -212,7 +212,7 @@ def find_fault(path: Path) -> str | None:
             file = path / name
             if file.stat().st_size != expected["size"]:
                 return f"{name} has {file.stat().st_size} bytes instead of {expected['size']}"
-            if file_checksum(file) != expected["xxh3"]:
+            if with_checksums and file_checksum(file) != expected["xxh3"]:
                 return f"{name} has another checksum"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{type(error).__name__}: {error}"

@@ -42,16 +42,11 @@ def find_model(
     ------
     DataError : it is nowhere.
     """
-    copied = Path(models_folder) / name.replace("/", "--")
-    for folder in (Path(name).expanduser(), copied):
-        if folder.is_dir():
-            return _checked(folder, with_weights)
-    if name.startswith((".", "/", "~")):
-        raise DataError(f"The model folder {name} does not exist.")
-    try:
-        return _from_hub(name, revision, with_weights, local_files_only=True)
-    except OSError:
-        logger.info("%s is not on this machine: asking the hub for it.", name)
+    here = find_local(name, models_folder, revision, with_weights)
+    if here is not None:
+        return here
+    logger.info("%s is not on this machine: asking the hub for it.", name)
+    copied = _copied(name, models_folder)
     try:
         return _from_hub(name, revision, with_weights, local_files_only=False)
     except OSError as error:
@@ -64,12 +59,36 @@ def find_model(
         ) from error
 
 
+def find_local(
+    name: str, models_folder: str | Path, revision: str | None = None, with_weights: bool = True
+) -> Path | None:
+    """As `find_model`, but None where the model isn't on this machine: nobody is asked for it.
+
+    Raises
+    ------
+    DataError : its folder lacks files, or `name` is a folder that doesn't exist.
+    """
+    for folder in (Path(name).expanduser(), _copied(name, models_folder)):
+        if folder.is_dir():
+            return _checked(folder, with_weights)
+    if name.startswith((".", "/", "~")):
+        raise DataError(f"The model folder {name} does not exist.")
+    try:
+        return _from_hub(name, revision, with_weights, local_files_only=True)
+    except OSError:
+        return None
+
+
 def model_identity(folder: Path, with_weights: bool = True) -> str:
     """Name of what the files of a model hold, the same on every machine."""
     if folder.parent.name == "snapshots":  # the hub's cache: a commit never changes
         return f"{folder.parent.parent.name}@{folder.name}"
     names = [*SETTINGS, *(_weight_files(folder) if with_weights else ())]
     return digest([[n, file_checksum(folder / n)] for n in names if (folder / n).is_file()])
+
+
+def _copied(name: str, models_folder: str | Path) -> Path:
+    return Path(models_folder) / name.replace("/", "--")
 
 
 def _checked(folder: Path, with_weights: bool) -> Path:

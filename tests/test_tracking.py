@@ -1,10 +1,12 @@
 """The same metric has the same name, and the same values, wherever it is shown."""
 
 import json
+import re
 import subprocess
 import sys
 
 import pytest
+from browser import browse
 
 from bm.tracking import TensorBoard, WeightsAndBiases, flat_metrics
 
@@ -43,6 +45,25 @@ def test_tensorboard_shows_the_history_once_however_often_the_run_was_killed(tmp
     second = TensorBoard(tmp_path)  # after a restart
     second(HISTORY)
     assert curves(tmp_path) == CURVES
+
+
+def test_tensorboard_draws_the_curves_in_a_browser(tmp_path):
+    for name, history in (("first", HISTORY), ("second", HISTORY[:2])):
+        TensorBoard(tmp_path / name)(history)
+    command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(tmp_path), "--port=0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+        try:
+            url = next(line.split(" at ")[1].split()[0] for line in server.stderr if " at " in line)
+            url += "?tagFilter=loss&smoothing=0#timeseries"
+            page = browse(url, tmp_path, "--window-size=1300,900", budget=300_000)
+        finally:
+            server.kill()
+    cards = page.split("<scalar-card-component")[1:]
+    assert len(cards) == 2  # train/loss and valid/loss: the filter leaves out test
+    for card, last in zip(cards, ({"1", "2"}, {"2", "2.25"}), strict=True):
+        assert last <= set(re.sub("<[^>]*>", " ", card).split())
+        lines = re.findall(r'<path d="(M[^"]*)" style="[^"]*stroke: rgb', card)
+        assert sorted(line.count("L") for line in lines) == [1, 2]  # epochs after the first
 
 
 def test_wandb_offline_keeps_everything_in_the_folder(tmp_path, monkeypatch):

@@ -1,0 +1,33 @@
+"""Pages, opened in a real browser without a window and without the internet."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+PATIENCE = 90
+
+
+def browse(url: str, folder: Path, *options: str, budget: int = 5000) -> str:
+    """Open a page and return its DOM as HTML once its scripts have run.
+
+    Parameters
+    ----------
+    url : of a file, or of a server on this machine.
+    folder : where the browser keeps what it likes.
+    options : further ones of the browser.
+    budget : virtual milliseconds that scripts get; waiting for a server costs some, too.
+    """
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no chromium or google-chrome on this machine")
+    command = [
+        browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-3d-apis",
+        "--hide-scrollbars", f"--user-data-dir={folder / 'browser'}", "--dump-dom",
+        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost",
+        f"--virtual-time-budget={budget}", *options, url,
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 0, done.stderr[-500:]
+    return done.stdout

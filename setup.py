@@ -60,6 +60,7 @@ EXTRAS = {
         "types-tqdm>=4.70,<5",
         "wsgidav>=4.4,<5",
     ],
+    "analysis": ["scikit-learn>=1.9,<2"],
     "audio": ["librosa>=0.11,<1"],
     "text": ["spacy>=3.8.18,<4", "wordfreq>=3.1,<4"],
     "encoders": ["braindecode>=1.8,<2"],

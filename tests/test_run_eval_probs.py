@@ -4,11 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from dora import Explorer
+from small_language_models import save_spacy
 
+from bm import play
 from bm.build import build_solver
 from bm.config import from_hydra
 from bm.train import main as experiment
 from scripts import evaluate, run_eval_probs
+from scripts import knowledge as script
 from scripts.baselines import compare_baselines
 from scripts.evaluate import evaluate_solver, sensor_maps
 from scripts.experiments import experiments_of
@@ -50,6 +53,28 @@ def test_evaluation_agrees_with_training_and_with_its_files(solver, tmp_path):
         f"top-10 segment accuracy {100 * accuracy:.1f} % (chance {1000 / len(metadata) * 2:.1f} %, "
         f"{len(metadata) // 2} candidates, ceiling {100 * everyone['ceiling']:.1f} %)"
     )
+
+
+def test_what_the_decoder_knows_is_told_of_each_feature_that_can_be_found(
+    solver, tmp_path, caplog, capsys, monkeypatch
+):
+    model = save_spacy(tmp_path / "model", "en", vectors={"the": [1.0, 0.0], "of": [0.0, 1.0]})
+    monkeypatch.setattr(play, "get_solver_from_sig", lambda sig: solver)
+    out = tmp_path / "out"
+    assert script.main(["sig=1234e567", f"out={out}", f"model={model}", "n_folds=3"]) == 0
+    assert "PartOfSpeech left out" in caplog.text  # the model has vectors alone
+    expected = ["phonemes", "word frequency", "word embedding", "phrase embedding", "all together"]
+    summary = pd.read_csv(out / "knowledge_summary.csv")
+    assert summary["feature"].tolist() == expected
+    assert summary["n_subjects"].tolist() == [2] * 5
+    table = pd.read_csv(out / "knowledge.csv")
+    assert set(table["subject"]) == {"fake/simulated-01", "fake/simulated-02"}
+    assert (out / "knowledge.svg").read_text(encoding="utf-8").count("word frequency") == 1
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in expected)
+    assert script.main(["sig=1234e567", "n_folds=2"]) == 2
+    assert script.main(["n_folds=3"]) == 2
+    assert script.main(["--help"]) == 0
 
 
 def test_report_of_simulated_listeners_is_complete(solver, tmp_path):

@@ -28,7 +28,10 @@ NOT_IMPORTED = {
     "pyarrow": "pandas reads and writes the event tables with it",
     "transformers": "the wav2vec 2.0 feature of the published configuration",
 }
-OPTIONAL = {"espeakng-loader", "hiplot", "librosa", "spacy", "tensorboard", "wandb", "wordfreq"}
+OPTIONAL = {
+    "espeakng-loader", "hiplot", "librosa", "scikit-learn", "spacy", "tensorboard", "wandb",
+    "wordfreq",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

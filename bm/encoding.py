@@ -13,9 +13,9 @@ import julius
 import torch
 from torch import Tensor
 
+from bm.core.layout import SensorMap
 from bm.core.messages import DataError
 from bm.evaluation import Prediction, Retrieval, Watch
-from bm.evaluation.report import SensorMap
 from bm.metrics import OnlineCorrelation, OnlineErrors
 from bm.segments import SegmentBatch, SegmentLoader
 from bm.solver import Solver

@@ -15,12 +15,12 @@ from bm import play
 from bm.build import build_windows
 from bm.config import Config, from_dict
 from bm.core.cache import write_atomically
-from bm.core.layout import NO_POSITION
+from bm.core.layout import NO_POSITION, SensorMap
 from bm.evaluation import Retrieval
 from bm.evaluation.ceiling import ideal_accuracy
 from bm.evaluation.examples import words_in_windows
 from bm.evaluation.pooling import Pool
-from bm.evaluation.report import ReportContent, SensorMap, percent, write_report
+from bm.evaluation.report import ReportContent, percent, write_report
 from bm.evaluation.tables import accuracy_table, metadata_table, write_tables
 from bm.metrics import chance
 from bm.recordings import Recording

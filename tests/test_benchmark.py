@@ -163,3 +163,12 @@ def test_peak_of_memory_is_that_since_it_was_forgotten():
     assert memory.peak() - before > 90 << 20
     memory.forget_peak()
     assert memory.peak() - before < 10 << 20
+
+
+def test_preprocessing_is_measured_and_gives_what_a_whole_array_gives(tmp_path):
+    options = ["minutes=0.2", "n_sensors=4", "repeats=1", "n_threads=1"]
+    rows = run("preprocess", *options, f"json={tmp_path / 'rows.jsonl'}")
+    assert [(row["case"], row["unit"]) for row in rows] == [
+        ("plain", "s"), ("bm", "s"), ("plain", "GiB"), ("bm", "GiB"), ("bm", "difference"),
+    ]  # fmt: skip
+    assert rows[-1]["median"] < 1e-4

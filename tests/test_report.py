@@ -5,12 +5,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bm.core.layout import NO_POSITION
+from bm.core.layout import NO_POSITION, SensorMap
 from bm.evaluation import Retrieval
 from bm.evaluation.examples import Heard, choose_examples, words_in_windows
 from bm.evaluation.report import (
     ReportContent,
-    SensorMap,
     clock,
     number,
     ordinal,

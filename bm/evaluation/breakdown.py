@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy
 
 from bm.core.messages import DataError
 from bm.evaluation.retrieval import Retrieval
@@ -64,7 +64,7 @@ def accuracy_by_candidates(
     better = np.ceil(retrieval.table["rank"].to_numpy(float))
     rows = []
     for size in [*(size for size in sizes if k < size < n_all), n_all]:
-        accuracy = stats.hypergeom.cdf(k - 1, n_all - 1, better, size - 1).mean()
+        accuracy = scipy.stats.hypergeom.cdf(k - 1, n_all - 1, better, size - 1).mean()
         rows.append({"n_candidates": size, "accuracy": float(accuracy), "chance": chance(k, size)})
     return pd.DataFrame(rows)
 

@@ -15,6 +15,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from bm.core.cache import write_atomically
+from bm.core.layout import SensorMap
 from bm.evaluation import figures
 from bm.evaluation.breakdown import accuracy_by_candidates, breakdown, intervals, measures
 from bm.evaluation.examples import Heard, choose_examples
@@ -27,24 +28,6 @@ NAMED_K = 10
 """The figures by subject and during training show this k, or the largest that says something."""
 
 History = Sequence[Mapping[str, Mapping[str, float]]]
-
-
-@dataclass(frozen=True)
-class SensorMap:
-    """A number for each sensor of one layout: attention, or how well it is predicted.
-
-    Attributes
-    ----------
-    title : whose sensors, or what the numbers are.
-    names : C names.
-    positions : [C, 2] in 0..1, `bm.core.layout.NO_POSITION` for sensors without a place.
-    weights : [C] attention summed over virtual channels; or a correlation (`bm.encoding`).
-    """
-
-    title: str
-    names: Sequence[str]
-    positions: np.ndarray
-    weights: np.ndarray
 
 
 @dataclass(frozen=True)

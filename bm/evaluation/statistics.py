@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+import scipy  # its parts are imported when they are used: statistics take long
 
 LEVEL = 0.95
 N_RESAMPLES = 2000
@@ -125,7 +125,7 @@ def interval(
     means = totals / counts
     if np.ptp(means) == 0:
         return Interval(float(means[0]), float(means[0]), over, n_units)
-    found = stats.bootstrap(
+    found = scipy.stats.bootstrap(
         (totals, counts), _ratio, paired=True, vectorized=True, n_resamples=n_resamples,
         confidence_level=_expanded(level, n_units), method="BCa", rng=np.random.default_rng(seed),
     ).confidence_interval  # fmt: skip
@@ -171,10 +171,10 @@ def crossed_interval(
     cubes, squares = (sum((one**power).sum() for one in influence) for power in (3, 2))
     acceleration = cubes / (6 * squares**1.5) if squares > 0 else 0.0
     below = ((drawn < estimate).mean() + (drawn <= estimate).mean()) / 2
-    bias = stats.norm.ppf(np.clip(below, 1 / n_resamples, 1 - 1 / n_resamples))
+    bias = scipy.stats.norm.ppf(np.clip(below, 1 / n_resamples, 1 - 1 / n_resamples))
     tail = (1 - _expanded(level, n_units)) / 2
-    shifted = bias + stats.norm.ppf([tail, 1 - tail])
-    places = stats.norm.cdf(bias + shifted / (1 - acceleration * shifted))
+    shifted = bias + scipy.stats.norm.ppf([tail, 1 - tail])
+    places = scipy.stats.norm.cdf(bias + shifted / (1 - acceleration * shifted))
     low, high = np.quantile(drawn, places)
     return Interval(float(low), float(high), "subjects and sentences", n_units)
 
@@ -198,7 +198,7 @@ def compare(first: Mapping[str, float], second: Mapping[str, float]) -> Comparis
         )
     differences = np.array([first[name] - second[name] for name in common])
     n_changed = int((differences != 0).sum())
-    p = float(stats.wilcoxon(differences).pvalue) if n_changed else 1.0
+    p = float(scipy.stats.wilcoxon(differences).pvalue) if n_changed else 1.0
     return Comparison(len(common), float(differences.mean()), p, p_floor(len(common)))
 
 
@@ -235,8 +235,8 @@ def _ratio(totals: np.ndarray, counts: np.ndarray, axis: int = -1) -> Any:
 
 def _expanded(level: float, n_units: int) -> float:
     """Level whose normal quantile is that of Student's t, unbiased variance included [2]_."""
-    quantile = stats.t.ppf((1 + level) / 2, n_units - 1) * np.sqrt(n_units / (n_units - 1))
-    return float(2 * stats.norm.cdf(quantile) - 1)
+    quantile = scipy.stats.t.ppf((1 + level) / 2, n_units - 1) * np.sqrt(n_units / (n_units - 1))
+    return float(2 * scipy.stats.norm.cdf(quantile) - 1)
 
 
 def _two_way_deviation(totals: np.ndarray, counts: np.ndarray) -> float:

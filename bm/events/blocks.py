@@ -19,6 +19,8 @@ SPLIT_SEED = 12
 BLOCK_RULES = ("sentence", "sound", "sentence_or_sound")
 WORD_CONDITIONS = ("sentence", "context", "question", "fixation", "word_list")
 EPSILON = 1e-7
+CONTENT = ("kind", "sequence_uid", "condition", "word", "filepath", "offset")
+"""Columns that say what a block holds."""
 
 
 def create_blocks(events: pd.DataFrame, rule: str = "sentence") -> pd.DataFrame:
@@ -47,14 +49,17 @@ def create_blocks(events: pd.DataFrame, rule: str = "sentence") -> pd.DataFrame:
     if (np.diff(starts) <= 0).any():
         when = starts[1:][np.diff(starts) <= 0][0]
         raise DataError(f"Two blocks start at {when:.3f} s (rule {rule!r}): are events repeated?")
-    stimuli = events[events["kind"] != "block"]
+    columns = [name for name in CONTENT if name in events]
+    stimuli = events.loc[events["kind"] != "block", [*columns, "start", "duration"]]
     event_start = stimuli["start"].to_numpy(float)
     event_stop = event_start + stimuli["duration"].to_numpy(float)
     ends = np.append(starts[1:], np.nanmax(event_stop) + EPSILON)
     uids = []
-    for start, end in zip(starts, ends, strict=True):
-        begun = (event_start >= start) & (event_start < end)
-        uids.append(_content(stimuli[begun & (event_stop < end)]) or _opening(stimuli[begun]))
+    for first, last, end in zip(
+        np.searchsorted(event_start, starts), np.searchsorted(event_start, ends), ends, strict=True
+    ):
+        begun = stimuli.iloc[first:last]
+        uids.append(_content(begun[event_stop[first:last] < end]) or _opening(begun))
     durations = np.append(np.diff(starts), np.inf)
     return pd.DataFrame({"kind": "block", "start": starts, "duration": durations, "uid": uids})
 

@@ -14,8 +14,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
-from scipy.fft import next_fast_len
-from scipy.signal import hilbert, resample_poly
+import scipy  # its parts are imported when they are used: signals take long
 from torch import Tensor
 
 from bm.core.messages import DataError
@@ -152,8 +151,8 @@ class Envelope(SoundFeature):
         """
         samples = _at_least_one_frame(sound, self.name)
         n = len(samples)
-        magnitude = np.abs(hilbert(samples, next_fast_len(n)))[:n]
-        envelope = resample_poly(magnitude, 1, HOP, padtype="line").clip(min=0)
+        magnitude = np.abs(scipy.signal.hilbert(samples, scipy.fft.next_fast_len(n)))[:n]
+        envelope = scipy.signal.resample_poly(magnitude, 1, HOP, padtype="line").clip(min=0)
         return (envelope**self.compression)[:, None].astype(np.float32)
 
 

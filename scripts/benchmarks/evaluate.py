@@ -175,17 +175,17 @@ def make_split(settings: Settings) -> SegmentDataset:
 
 def scoring(evaluated: Evaluated, queries: Estimated, settings: Settings) -> list[Row]:
     """Scores beside the product of two matrices."""
-    rows = []
     unique = np.arange(settings.n_candidates)
+    roofs, scores = {}, {}
     for precision in settings.precisions:
         dtype = DTYPES[precision]
         candidates = Candidates(evaluated.dataset, unique, evaluated.target, dtype=dtype)
-        cases = {
-            f"roof, {precision}": roof_case(precision, settings.device),
-            f"scores, {precision}": score(candidates, queries, settings.device),
-        }
-        figures = in_turn(cases, settings.repeats)
-        rows += rows_of("evaluate", "GFLOP/s", figures, f"roof, {precision}")
+        roofs[f"roof, {precision}"] = roof_case(precision, settings.device)
+        scores[f"scores, {precision}"] = score(candidates, queries, settings.device)
+    figures = in_turn({**roofs, **scores}, settings.repeats)
+    rows = []
+    for roof, case in zip(roofs, scores, strict=True):
+        rows += rows_of("evaluate", "GFLOP/s", {one: figures[one] for one in (roof, case)}, roof)
     return rows
 
 

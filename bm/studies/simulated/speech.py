@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy
 import soundfile
-from scipy.signal import resample_poly
 
 from bm.core.cache import Cache, write_json
 from bm.core.hashing import digest
@@ -218,7 +218,9 @@ def _sentence(text: str, course: np.ndarray, rate: int, events: dict[str, Any]) 
             f"espeak-ng reports {len(onsets)} words, not {len(text.split())}, in {text!r}."
         )
     divisor = math.gcd(SAMPLE_RATE, rate)
-    course = resample_poly(course.astype(np.float32), SAMPLE_RATE // divisor, rate // divisor)
+    course = scipy.signal.resample_poly(
+        course.astype(np.float32), SAMPLE_RATE // divisor, rate // divisor
+    )
     course = np.append(course, np.zeros(round(PAUSE * SAMPLE_RATE)))
     phonemes = [(time / 1000, name) for time, name in events["phonemes"]]
     return _Sentence(text, course.clip(-32768, 32767).astype(np.int16), onsets, phonemes)

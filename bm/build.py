@@ -3,18 +3,16 @@
 import itertools
 import logging
 import random
-import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 from dora import to_absolute_path
 
-from bm import __version__, distrib
+from bm import distrib
 from bm.build_models import build_loss, build_models
 from bm.checkpoint import CHECKPOINT
 from bm.config import Config, DsetConfig, to_dict
@@ -22,6 +20,8 @@ from bm.core.cache import Cache
 from bm.core.layout import NO_POSITION
 from bm.core.machine import keep_freed_memory
 from bm.core.messages import DataError, check_choice
+from bm.core.plugins import load_plugins
+from bm.core.versions import git_commit, versions
 from bm.encoding import EncodingSolver
 from bm.features import Feature, make_features
 from bm.losses import ClipLoss
@@ -38,7 +38,6 @@ from bm.studies import from_selection
 
 logger = logging.getLogger(__name__)
 
-PACKAGES = ("torch", "numpy", "mne")
 Provenance = Sequence[tuple[str, Any, str]]
 
 
@@ -57,6 +56,7 @@ def build_recordings(config: Config) -> list[Recording]:
     ------
     ValueError : a selection doesn't exist.
     """
+    load_plugins(config.plugins, to_absolute_path("."))
     dset, cache = config.dset, Cache(to_absolute_path(config.cache))
     per_selection = [list(from_selection(one, cache)) for one in build_selections(config)]
     recordings = [
@@ -126,6 +126,7 @@ def build_rules(dset: DsetConfig) -> tuple[SignalSettings, BlockRule]:
 
 def build_features(config: Config, names: Sequence[str] | None = None) -> list[Feature]:
     """Features that are decoded, or those of `names`; their own models are loaded when used."""
+    load_plugins(config.plugins, to_absolute_path("."))
     folder = to_absolute_path(config.features_models)
     dset = config.dset
     shared = {"models_folder": folder, "sample_rate": dset.sample_rate}
@@ -269,8 +270,8 @@ def describe(config: Config, data: Data, provenance: Provenance) -> dict[str, An
         "features": [{"name": one.name, "dimension": one.dimension} for one in data.features],
         "sensors": [list(one.names) for one in sensors],
         "montages": [montage.to_dict() for montage in montages],
-        "versions": {"bm": __version__, **{name: version(name) for name in PACKAGES}},
-        "commit": _git_commit(),
+        "versions": versions(),
+        "commit": git_commit(),
     }
 
 
@@ -334,15 +335,3 @@ def _pair(values: Sequence[float], key: str) -> tuple[float, float]:
     if len(values) != 2:
         raise ValueError(f"{key}={list(values)} needs two frequencies, [low, high].")
     return values[0], values[1]
-
-
-def _git_commit() -> str | None:
-    """Commit of the code in use; None where it isn't a git checkout."""
-    folder = Path(__file__).parent
-    try:
-        done = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, timeout=10
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None

@@ -270,6 +270,7 @@ class Config:
     dummy: Any = None
     cache: str = "./cache"
     features_models: str = "./features_models"
+    plugins: list[str] = field(default_factory=list)
     early_stop_patience: int = 10
     eval_every: int = 1
     eval_train_set: bool = False

@@ -43,30 +43,14 @@ from bm.studies.downloads.credentials import find_login, find_token
 from bm.studies.downloads.studies import PLANS
 from bm.train import main as experiment
 from scripts.options import UsageError, divide
-from scripts.terminal import coloured
+from scripts.terminal import Finding
 
 GB = 1e9
 LITTLE_MEMORY, LITTLE_DISK, NO_DISK = 4 * GB, 20 * GB, 0.1 * GB
 VERIFIED = 2 * GB
 """Of the cache, whose checksums are compared unless all are asked for."""
-COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 SIMULATED = ("synthetic", "fake")
 DONDERS = "https://webdav.data.ru.nl"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What was looked at, how it is ("ok", "warn", "fail"), and what to do."""
-
-    what: str
-    state: str
-    text: str
-    remedy: str = ""
-
-    def __str__(self) -> str:
-        remedy = f"\n{'':19}-> {self.remedy}" if self.remedy else ""
-        state = coloured(f"{self.state:<5}", COLOURS[self.state])
-        return f"{state} {self.what:<12} {self.text}{remedy}"
 
 
 @dataclass(frozen=True)

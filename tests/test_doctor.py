@@ -8,7 +8,7 @@ import torch
 
 from bm.core import cache as cache_module
 from bm.core.cache import Cache
-from scripts import doctor
+from scripts import doctor, terminal
 
 
 def examine(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
@@ -143,7 +143,7 @@ def test_wrong_argument_is_told(capsys):
 
 
 def test_no_colours_in_a_pipe_or_against_the_wish(monkeypatch):
-    finding = doctor.Finding("disk", "fail", "full", "free some space")
+    finding = terminal.Finding("disk", "fail", "full", "free some space")
     assert "\033" not in str(finding)
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     assert "\033[31mfail" in str(finding)

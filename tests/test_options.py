@@ -246,6 +246,7 @@ ELSEWHERE = {
     "continue_sig": "test_experiment_continues_from_another",
     "continue_best": "test_experiment_continues_from_another",
     "audit": "test_audit.py",
+    "plugins": "test_plugins.py",
     "verbose": "test_run_shows_downloads_or_trains",
     "show": "test_run_shows_downloads_or_trains",
     "download_only": "test_run_shows_downloads_or_trains",

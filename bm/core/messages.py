@@ -1,7 +1,7 @@
 """Error messages that carry the remedy, and logs that are counted."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 
 class DataError(ValueError):
@@ -21,3 +21,13 @@ def check_choice(what: str, value: object, allowed: Iterable[object]) -> None:
     allowed = list(allowed)
     if value not in allowed:
         raise ValueError(f"{what}={value!r} does not exist. {did_you_mean(value, allowed)}")
+
+
+def check_new(what: str, name: str, kind: type, registry: Mapping[str, type]) -> None:
+    """Raise a ValueError if another module has registered something by this name already."""
+    known = registry.get(name)
+    if known is not None and known.__module__ != kind.__module__:
+        raise ValueError(
+            f"There is a {what} {name!r} already, in {known.__module__}: {kind.__module__} needs "
+            "another name."
+        )

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from bm.core.messages import check_choice, did_you_mean
+from bm.core.messages import check_choice, check_new, did_you_mean
 
 registry: dict[str, type["Feature"]] = {}
 """Features by the name that `dset.features` uses."""
@@ -115,7 +115,13 @@ class EventFeature(Feature):
 
 
 def register(feature: type[Feature]) -> type[Feature]:
-    """Class decorator: make a feature known by the name of its class."""
+    """Class decorator: make a feature known by the name of its class.
+
+    Raises
+    ------
+    ValueError : another feature has that name.
+    """
+    check_new("feature", feature.__name__, feature, registry)
     registry[feature.__name__] = feature
     return feature
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from bm.core.cache import Cache
-from bm.core.messages import check_choice, did_you_mean
+from bm.core.messages import check_choice, check_new, did_you_mean
 from bm.recordings import Recording
 
 registry: dict[str, type["Study"]] = {}
@@ -38,7 +38,13 @@ class Study(ABC):
 
 
 def register(study: type[Study]) -> type[Study]:
-    """Class decorator: make a study known by its `name`."""
+    """Class decorator: make a study known by its `name`.
+
+    Raises
+    ------
+    ValueError : another study has that name.
+    """
+    check_new("study", study.name, study, registry)
     registry[study.name] = study
     return study
 

@@ -63,6 +63,21 @@ class Options:
     retries: int = 1
     only: list[str] = field(default_factory=list)
 
+    def check(self) -> None:
+        """Make sure that numbers make sense.
+
+        Raises
+        ------
+        UsageError : they don't.
+        """
+        if self.ddp < 1 or self.retries < 0 or self.jobs < 0:
+            raise UsageError("jobs and ddp must be at least 1, and retries at least 0.")
+        if self.gpus and (self.jobs or 1) * self.ddp > len(self.gpus):
+            raise UsageError(
+                f"jobs={self.jobs or 1} with ddp={self.ddp} need "
+                f"{(self.jobs or 1) * self.ddp} GPUs, but gpus= names {len(self.gpus)}."
+            )
+
 
 @dataclass
 class Task:
@@ -118,13 +133,7 @@ def read(arguments: Sequence[str]) -> tuple[Options, list[str]]:
     """
     values, overrides = divide(Options, arguments)
     options = Options(**values)
-    if options.ddp < 1 or options.retries < 0 or options.jobs < 0:
-        raise UsageError("jobs and ddp must be at least 1, and retries at least 0.")
-    if options.gpus and (options.jobs or 1) * options.ddp > len(options.gpus):
-        raise UsageError(
-            f"jobs={options.jobs or 1} with ddp={options.ddp} need "
-            f"{(options.jobs or 1) * options.ddp} GPUs, but gpus= names {len(options.gpus)}."
-        )
+    options.check()
     return options, overrides
 
 

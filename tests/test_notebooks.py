@@ -23,6 +23,8 @@ from scripts.dataset_table import describe_datasets, load, vocabulary
 from scripts.evaluate import evaluate_solver
 from scripts.experiments import Grid, find_grid
 
+pytestmark = pytest.mark.timeout(400)  # the grid is trained first, on a machine that may be busy
+
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "notebook_templates").glob("*.py"))
 
@@ -70,7 +72,7 @@ def execute(kernel: KernelManager, name: str, **parameters: Any) -> NotebookNode
     assert set(parameters) <= known
     cell.source += "".join(f"\n{key} = {value!r}" for key, value in parameters.items())
     notebook.cells.insert(0, nbformat.v4.new_code_cell("%reset -f"))
-    client = NotebookClient(notebook, km=kernel, timeout=100)
+    client = NotebookClient(notebook, km=kernel, timeout=300)
     client.execute()
     client.kc.stop_channels()
     return notebook

@@ -21,6 +21,14 @@ STUDIES = {
 }
 """Selections of the paper's four datasets, in its order, and what it calls them."""
 
+SIGNATURES = {
+    "brennan2019": "4395629c",
+    "broderick2019": "557f5f8a",
+    "gwilliams2022": "6e3bf7d7",
+    "audio_mous": "34219380",
+}
+"""Of the published experiments: row "wav2vec 2.0" of ``nmi.main_table``, seed 2036."""
+
 
 def published_results(table: str) -> pd.DataFrame:
     """Published figures.

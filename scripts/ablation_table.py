@@ -6,6 +6,9 @@ The experiments must have been run: dora grid ablation_simulated, or, without SL
 (bm/grids/ablation_simulated.py says how). Accuracies are those that each run found with its best
 epoch. The ceiling is that of an ideal decoder of the same test segments.
 
+For example:
+  python -m scripts.ablation_table
+
 Exit code: 0 if the table is complete, 1 if experiments are missing from it, 2 for a wrong argument.
 """
 

@@ -12,6 +12,10 @@ occur twice. docs/evaluation.md explains the answers.
   selections=[...]    data that nothing was trained on yet
   KEY=VALUE           any key of the configuration, such as preset=demo or cache=FOLDER
 
+For example:
+  python -m scripts.audit sig=557f5f8a
+  python -m scripts.audit 'selections=[bids]' selections.bids.root=/data/mine
+
 Exit code: 0 without a leak, 1 with one or with data that can't be used, 2 for a wrong argument.
 """
 

@@ -7,6 +7,11 @@ for each listener, its penalty chosen on the validation split) to the same segme
 the test segments with both. The ceiling is known for simulated studies only.
 
 Prints the table, and writes it to baselines.csv in the folder "evaluation" of the experiment.
+
+For example:
+  python -m scripts.baselines sig=557f5f8a
+
+Exit code: 0 if all went well, 1 if the data don't allow it, 2 for a wrong argument.
 """
 
 import sys

@@ -36,6 +36,7 @@ from bm.core.messages import DataError
 from bm.recordings import Recording
 from bm.segments.prepare import Prepared, prepare_one
 from bm.segments.windows import find_windows
+from scripts.command import command
 from scripts.options import UsageError, compose, divide
 from scripts.terminal import Finding
 
@@ -51,22 +52,15 @@ class Options:
     recordings: int = 3
 
 
+@command(__doc__, logging.ERROR)
 def main(arguments: Sequence[str]) -> int:
     """Check the study that the arguments name; returns the exit code."""
-    logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(message)s")
-    if not arguments or {"-h", "--help", "help"} & set(arguments):
-        print(__doc__)
-        return 0 if arguments else 2
-    try:
-        name, *rest = arguments
-        if "=" in name:
-            raise UsageError(f"{name}: the first argument is the name of a selection or study.")
-        values, overrides = divide(Options, rest)
-        options = Options(**values)
-        config = find_selection(name, overrides)
-    except UsageError as error:
-        print(f"{error}\nFor help: python -m scripts.check_study --help", file=sys.stderr)
-        return 2
+    name, *rest = arguments
+    if "=" in name:
+        raise UsageError(f"{name}: the first argument is the name of a selection or study.")
+    values, overrides = divide(Options, rest)
+    options = Options(**values)
+    config = find_selection(name, overrides)
     n_failed = 0
     for finding in check(config, options.recordings or None):
         print(finding)

@@ -14,6 +14,9 @@ removed. docs/evaluation.md says what to expect.
 
 Writes controls.csv and lags.csv, and report.html with both.
 
+For example:
+  python -m scripts.controls sig=557f5f8a reach=1
+
 Exit code: 0 if all is as expected, 1 if a control is above chance or can't be run, 2 for a wrong
 argument.
 """

@@ -1,20 +1,31 @@
 """Train and judge a small model on the built-in simulated study: what `make demo` runs.
 
-Usage: python -m scripts.demo [KEY=VALUE ...], where the arguments go to `dora run` as they are.
+Usage: python -m scripts.demo [KEY=VALUE ...]
+
+  KEY=VALUE    any key of the configuration: the arguments go to `dora run` as they are
+
+For example:
+  python -m scripts.demo
+  python -m scripts.demo optim.epochs=2 seed=2037
+
+Exit code: 0 if all went well, else that of `dora run`.
 """
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from bm import play
 from bm.train import main as experiment
+from scripts.command import command
 from scripts.evaluate import evaluate_solver
 
 PRESET = "preset=demo"
 
 
-def main(overrides: list[str]) -> int:
+@command(__doc__, needs_arguments=False)
+def main(overrides: Sequence[str]) -> int:
     """Train, evaluate, and print one line of result; returns the exit code."""
     arguments = [PRESET, *overrides]
     trained = subprocess.run([sys.executable, "-m", "dora", "-P", "bm", "run", *arguments])

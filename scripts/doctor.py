@@ -33,7 +33,7 @@ from dora import to_absolute_path
 from packaging.requirements import Requirement
 
 from bm.build import build_features, build_selections
-from bm.config import Config, ConfigError, from_hydra
+from bm.config import Config, from_hydra
 from bm.core.cache import MANIFEST, find_fault
 from bm.core.machine import available_memory, n_cores
 from bm.core.messages import DataError
@@ -42,7 +42,8 @@ from bm.features.weights import find_local
 from bm.studies.downloads.credentials import find_login, find_token
 from bm.studies.downloads.studies import PLANS
 from bm.train import main as experiment
-from scripts.options import UsageError, divide
+from scripts.command import command
+from scripts.options import divide
 from scripts.terminal import Finding
 
 GB = 1e9
@@ -60,18 +61,11 @@ class Options:
     verify: bool = False
 
 
+@command(__doc__, logging.ERROR, needs_arguments=False)
 def main(arguments: Sequence[str]) -> int:
     """Print what was found; returns the exit code."""
-    logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(message)s")
-    if {"-h", "--help", "help"} & set(arguments):
-        print(__doc__)
-        return 0
-    try:
-        values, overrides = divide(Options, arguments)
-        config = from_hydra(experiment.get_xp(overrides).cfg)
-    except (UsageError, ConfigError) as error:
-        print(f"{error}\nFor help: python -m scripts.doctor --help", file=sys.stderr)
-        return 2
+    values, overrides = divide(Options, arguments)
+    config = from_hydra(experiment.get_xp(overrides).cfg)
     n_failed = 0
     for finding in examine(config, overrides, **values):
         print(finding)

@@ -17,6 +17,9 @@ osf:ID, zenodo:RECORD, dryad:DOI, or the URL of a file.
 Whatever came stays: the same command goes on where it stopped. If all is there, nothing is asked of
 the network. Logins come from the environment or ~/.netrc; see docs/downloads.md.
 
+For example:
+  python -m scripts.download gwilliams2022 'subjects=[01,02]' path=/data/gwilliams2022
+
 Exit code: 0 if all is there, 1 if something is not, 2 for a wrong argument.
 """
 

@@ -22,7 +22,6 @@ Exit code: 0 if all went well, 1 if there is nothing to export, 2 for a wrong ar
 """
 
 import json
-import logging
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -33,12 +32,14 @@ import jinja2
 import pandas as pd
 
 from bm.config import default_leaves, flatten
+from bm.core.messages import DataError
 from bm.decoder import export, load_state
 from bm.decoder.share import is_place
 from bm.evaluation.statistics import hits, interval
 from bm.evaluation.tables import ACCURACY, EVERYONE, METADATA
 from bm.studies import registry
 from bm.train import main as experiment
+from scripts.command import command
 from scripts.evaluate import CONTROLS_TABLE, FOLDER
 from scripts.options import UsageError, read_own
 
@@ -56,39 +57,26 @@ class Options:
     licence: str | None = None
 
 
+@command(__doc__)
 def main(arguments: Sequence[str]) -> int:
     """Export what the arguments name; returns the exit code."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    if not arguments or {"-h", "--help", "help"} & set(arguments):
-        print(__doc__)
-        return 0 if arguments else 2
-    try:
-        options = read_own(Options, arguments)
-        if (options.sig is None) == (options.checkpoint is None) or options.out is None:
-            raise UsageError(
-                "Say which model and where to: sig=SIG (or checkpoint=PATH) out=FOLDER"
-            )
-        if options.out.exists():
-            raise UsageError(f"{options.out} exists already: name a new folder.")
-    except UsageError as error:
-        print(f"{error}\nFor help: python -m scripts.export --help", file=sys.stderr)
-        return 2
+    options = read_own(Options, arguments)
+    if (options.sig is None) == (options.checkpoint is None) or options.out is None:
+        raise UsageError("Say which model and where to: sig=SIG (or checkpoint=PATH) out=FOLDER")
+    if options.out.exists():
+        raise UsageError(f"{options.out} exists already: name a new folder.")
     path = options.checkpoint or experiment.dora.dir / experiment.dora.xps / str(options.sig)
-    try:
-        state = load_state(path)
-        if "history" not in state:
-            raise ValueError(f"{path} is an exported model already.")
-        if state.get("montages") is None:
-            raise ValueError(
-                f"{path} doesn't name its sensors (it was imported, or made by an older version): "
-                "another recording's could not be matched with them."
-            )
-        evaluation = (path if path.is_dir() else path.parent) / FOLDER
-        card = write_card(state, evaluation, options.out.name, options.licence)
-        export(state, options.out, card)
-    except (ValueError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
+    state = load_state(path)
+    if "history" not in state:
+        raise DataError(f"{path} is an exported model already.")
+    if state.get("montages") is None:
+        raise DataError(
+            f"{path} doesn't name its sensors (it was imported, or made by an older version): "
+            "another recording's could not be matched with them."
+        )
+    evaluation = (path if path.is_dir() else path.parent) / FOLDER
+    card = write_card(state, evaluation, options.out.name, options.licence)
+    export(state, options.out, card)
     size = sum(file.stat().st_size for file in options.out.iterdir()) / 1e6
     print(f"{options.out}: {size:.1f} MB.")
     print(f"Next: python -m scripts.predict checkpoint={options.out} raw=FILE")

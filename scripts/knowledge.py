@@ -15,6 +15,9 @@ to (scikit-learn). What a study or this machine has no means for is named, and l
 Writes knowledge.csv (each subject), knowledge_summary.csv (means, 95 % intervals over subjects,
 Wilcoxon tests with Holm's correction) and knowledge.svg. docs/evaluation.md says how to read them.
 
+For example:
+  python -m scripts.knowledge sig=557f5f8a n_folds=10
+
 Exit code: 0 if all went well, 1 if the data don't allow it, 2 for a wrong argument.
 """
 

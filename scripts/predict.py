@@ -37,7 +37,6 @@ For example:
 Exit code: 0 if all went well, 1 if the recording can't be decoded, 2 for a wrong argument.
 """
 
-import logging
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,8 +47,10 @@ import numpy as np
 
 from bm import play
 from bm.core.cache import write_atomically
+from bm.core.messages import DataError
 from bm.decoder import Decoder, Embedding, Ranking, Reading, Stimulus
 from bm.decoder import stimulus as stimuli
+from scripts.command import command
 from scripts.options import UsageError, read_own
 
 EMBEDDING, RANKING = "embedding.npz", "ranking.csv"
@@ -100,23 +101,15 @@ class Options:
             raise UsageError(f"step={self.step} should be a positive number of seconds.")
 
 
+@command(__doc__)
 def main(arguments: Sequence[str]) -> int:
     """Decode what the arguments name; returns the exit code."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    if not arguments or {"-h", "--help", "help"} & set(arguments):
-        print(__doc__)
-        return 0 if arguments else 2
-    try:
-        options = read_own(Options, arguments)
-        options.check()
-    except UsageError as error:
-        print(f"{error}\nFor help: python -m scripts.predict --help", file=sys.stderr)
-        return 2
+    options = read_own(Options, arguments)
+    options.check()
     try:
         predict(options)
-    except (ValueError, ImportError, OSError) as error:
-        print(error, file=sys.stderr)
-        return 1
+    except ImportError as error:  # a feature needs a package
+        raise DataError(str(error)) from error
     return 0
 
 

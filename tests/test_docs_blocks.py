@@ -1,0 +1,226 @@
+"""Every code block of the pages: commands and options exist, code compiles, links lead somewhere.
+
+Blocks that take neither a download, a cluster nor an experiment are run, here or in the tests of
+their page (`RUN_BY`). Of the others every command is checked as far as it goes without running it.
+"""
+
+import ast
+import importlib
+import inspect
+import json
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+from doc_blocks import Block, blocks_of, commands_of
+
+from bm import play
+from bm.config import from_hydra
+from bm.train import main as experiment
+from scripts import run_grid
+from scripts.arguments import UsageError
+from scripts.options import divide
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCKS = [block for page in PAGES for block in blocks_of(page)]
+SHELL, OTHERS = ("bash", "sh"), ("source", "export", "pip", "globus", "sudo", "jupyter", "hf")
+"""Languages of commands; commands that aren't ours."""
+RUN_BY = {
+    "adding-a-feature.md": "test_docs_feature.py",
+    "adding-a-study.md": "test_plugins.py",
+    "models.md": "test_docs_models.py",
+    "predict.md": "test_decoder.py",
+}
+"""Pages whose Python is run as it is written, and where."""
+PARSED = ("README.md", "alignment.md", "notebooks.md", "your-own-data.md")
+"""Pages whose Python needs an experiment or data of one's own: it compiles, and its names exist."""
+POSITIONAL = {"import_published": 2, "download": 1, "check_study": 1, "run_grid": 1}
+"""Arguments without a key that scripts take."""
+
+
+def is_shell(block: Block) -> bool:
+    first = block.text.lstrip().split(" ")[0]
+    return block.language in SHELL or (not block.language and first in ("dora", "python", "pip"))
+
+
+COMMANDS = [
+    pytest.param(command, id=f"{block.page}: {' '.join(command)[:60]}")
+    for block in BLOCKS
+    if is_shell(block)
+    for command in commands_of(block)
+]
+PYTHON = [
+    pytest.param(one, id=f"{one.page} {k}")
+    for k, one in enumerate(BLOCKS)
+    if one.language == "python"
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command_of_a_page_exists_with_its_options(command, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    words = [word for word in command if not re.fullmatch(r"[A-Z_]+=\S*", word)]  # VARIABLE=value
+    if words[0] == "dora":
+        check_dora(words[1:])
+    elif words[:2] == ["python", "-m"] and words[2].startswith("scripts."):
+        check_script(words[2].removeprefix("scripts."), words[3:])
+    elif words[0] == "make":
+        targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        assert {word for word in words[1:] if "=" not in word} <= set(targets)
+    elif words[0] == "python":
+        assert words[1] == "make_data.py"  # of the page itself
+    else:
+        assert words[0] in OTHERS, f"An unknown command: {words[0]}"
+
+
+def check_dora(words: list[str]) -> None:
+    """``dora run`` with its overrides, or ``dora grid`` of a grid that exists."""
+    action, *rest = words
+    if action == "run":
+        flags = [word.partition("=")[0] for word in rest if word.startswith("-")]
+        assert set(flags) <= {"-f", "-d", "--clear", "--ddp_workers"}
+        overrides = [word for word in rest if "=" in word and not word.startswith("-")]
+        files = [word for word in overrides if word.partition("=")[0] == "selections"]
+        from_hydra(experiment.get_xp([one for one in overrides if one not in files]).cfg)
+    elif action in ("grid", "info"):
+        names = [word for word in rest if not word.startswith("-") and "=" not in word]
+        if action == "grid":
+            importlib.import_module(f"bm.grids.{names[0]}")
+    else:
+        pytest.fail(f"dora {action}?")
+
+
+def check_script(name: str, words: list[str]) -> None:
+    """A script whose options exist, and are of the right type."""
+    module = importlib.import_module(f"scripts.{name}")
+    assert callable(module.main)
+    keyed = [word for word in words if "=" in word.lstrip("+")]
+    free = [word for word in words if word not in keyed and word != "--help"]
+    if name == "benchmark":
+        options = [word for word in keyed if not word.startswith("json=")]
+        module.read_settings(module.choose(free), dict(word.split("=", 1) for word in options))
+        return
+    assert len(free) <= POSITIONAL.get(name, 0), free
+    if name == "download":
+        module.read_options([*free, *keyed])
+    elif name == "run_grid":
+        run_grid.read(keyed)
+    elif name == "import_published":
+        from_hydra(experiment.get_xp(keyed).cfg)
+    elif name == "audit" and keyed[0].startswith("sig="):
+        assert len(keyed) == 1
+    elif hasattr(module, "Options"):
+        values, overrides = divide(module.Options, keyed)
+        from_hydra(experiment.get_xp(overrides).cfg)
+        if not overrides:
+            module.Options(**values)
+    else:
+        assert not keyed or name in ("demo", "ablation_table")
+
+
+def test_wrong_options_would_be_noticed():
+    for command in ("predict checkpoint=a raw=b sound=c", "prepare selections=[a] optim.lrr=3"):
+        name, *words = command.split()
+        with pytest.raises((UsageError, ValueError)):
+            check_script(name, words)
+    with pytest.raises(ValueError, match="lrr"):
+        check_dora(["run", "optim.lrr=3"])
+
+
+@pytest.mark.parametrize("block", PYTHON)
+def test_python_of_a_page_is_run_or_at_least_names_what_exists(block):
+    tree = ast.parse(block.text)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] in ("bm", "scripts"):
+            module = importlib.import_module(str(node.module))
+            for alias in node.names:
+                if not hasattr(module, alias.name):
+                    importlib.import_module(f"{node.module}.{alias.name}")
+    assert block.page in PARSED or block.page in RUN_BY
+    if block.page in RUN_BY:
+        assert block.page in (ROOT / "tests" / RUN_BY[block.page]).read_text()
+
+
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if page.name not in RUN_BY], ids=lambda page: page.name
+)
+def test_calls_of_play_on_a_page_have_the_right_arguments(page):
+    for block in blocks_of(page):
+        if block.language != "python":
+            continue
+        for node in ast.walk(ast.parse(block.text)):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            owner = node.func.value
+            if isinstance(owner, ast.Name) and owner.id == "play":
+                signature = inspect.signature(getattr(play, node.func.attr))
+                keywords = {str(keyword.arg): None for keyword in node.keywords}
+                signature.bind(*node.args, **keywords)
+
+
+def test_data_in_pages_can_be_read():
+    readers = {"yaml": yaml.safe_load, "toml": tomllib.loads, "json": json.loads}
+    known = {"", "python", "tsv", *SHELL, *readers}
+    for block in BLOCKS:
+        assert block.language in known, block
+        if block.language in readers:
+            assert readers[block.language](block.text)
+
+
+def anchors_of(page: Path) -> set[str]:
+    """Anchors of a page's headings, as GitHub makes them."""
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    plain = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings]
+    return {heading.strip().replace(" ", "-") for heading in plain}
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "CHANGELOG.md"], ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith("http"):
+            assert re.fullmatch(r"https?://[\w.-]+\.[a-z]+(/[^\s]*)?", target), target
+            continue
+        path, _, anchor = target.partition("#")
+        file = (page.parent / path).resolve() if path else page
+        assert file.exists(), target
+        if anchor:
+            assert anchor in anchors_of(file), target
+
+
+def test_every_page_is_reached_from_the_readme():
+    """Directly, or through a page that is."""
+    reached, waiting = set(), [ROOT / "README.md"]
+    while waiting:
+        page = waiting.pop()
+        if page in reached:
+            continue
+        reached.add(page)
+        links = re.findall(r"\]\(([^)#\s]+\.md)[^)]*\)", page.read_text(encoding="utf-8"))
+        waiting += [(page.parent / link).resolve() for link in links]
+    assert reached >= set(PAGES)
+
+
+SCRIPTS = sorted(
+    path.stem for path in (ROOT / "scripts").glob("*.py") if "__main__" in path.read_text()
+)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_every_script_has_help_with_examples_that_work(name, capsys):
+    module = importlib.import_module(f"scripts.{name}")
+    assert module.main(["--help"]) == 0
+    printed = capsys.readouterr()
+    assert f"Usage: python -m scripts.{name}" in printed.out
+    assert "Exit code: 0" in printed.out
+    assert not printed.err
+    examples = printed.out.partition("For example:\n")[2].partition("\n\n")[0]
+    block = Block(name, "bash", examples)
+    found = [words for words in commands_of(block) if words[:2] == ["python", "-m"]]
+    assert found
+    for words in found:
+        check_script(words[2].removeprefix("scripts."), words[3:])

@@ -9,13 +9,14 @@ def words_of(events):
     return events[events["kind"] == "word"]
 
 
-def blocks_of(events):
-    return assign_splits(merge_blocks(create_blocks(events)))
+def blocks_of(events, in_stimulus_time=False):
+    stimuli = events if in_stimulus_time else None
+    return assign_splits(merge_blocks(create_blocks(events), 6.0, stimuli))
 
 
-def split_of_words(events):
-    """Split of each word, by its place in the story."""
-    blocks = blocks_of(events)
+def split_of_words(events, in_stimulus_time=False):
+    """Split of each word that is in a block, by its place in the story."""
+    blocks = blocks_of(events, in_stimulus_time)
     words = words_of(events)
     index = np.searchsorted(blocks["start"], words["start"] + 1e-6, side="right") - 1
     keys = zip(
@@ -24,4 +25,5 @@ def split_of_words(events):
         words.groupby("sequence_uid").cumcount(ascending=False),
         strict=True,
     )
-    return dict(zip(keys, blocks["split"].to_numpy()[index], strict=True))
+    splits = zip(keys, blocks["split"].to_numpy()[index], strict=True)
+    return {key: split for place, (key, split) in zip(index, splits, strict=True) if place >= 0}

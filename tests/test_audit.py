@@ -174,6 +174,7 @@ def test_merged_blocks_that_differ_between_subjects(cache, tmp_path):
     assert "small/r0" in message
     assert "small/r1" in message
     assert "dset.block_grouping=stimulus_time" in message
+    assert "to repeat a published experiment with the leak that it had, set audit=warn" in message
     repaired = make_splits([], cache, prepared=prepared_of(*people))
     assert not audit_of(repaired).leaks
 

@@ -94,6 +94,9 @@ def test_miniature_has_the_same_words_for_all_at_their_own_times(miniature):
     np.testing.assert_allclose(delays, (-300 - 1864) / 500, atol=2e-3)
     complete, splits = split_of_words(events["S01"]), split_of_words(events["S24"])
     assert {key: complete[key] for key in splits} == splits
+    complete, splits = (split_of_words(events[one], True) for one in ("S01", "S24"))
+    assert len(splits) == len(part) - 9  # the rest of a sentence that began in the lost sound
+    assert {key: complete[key] for key in splits} == splits
 
 
 def test_faithful_miniature_is_300_ms_early(miniature):

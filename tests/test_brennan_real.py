@@ -73,6 +73,9 @@ def test_s24_has_no_word_in_another_split_than_s01(real):
     complete, part = split_of_words(real[False]["S01"]), split_of_words(real[False]["S24"])
     assert len(part) == 1955
     assert [key for key, split in part.items() if complete[key] != split] == []
+    complete, part = (split_of_words(real[False][one], True) for one in ("S01", "S24"))
+    assert len(part) == 1902  # without the rest of a sentence that began in the lost sound
+    assert [key for key, split in part.items() if complete[key] != split] == []
 
 
 @pytest.mark.parametrize(

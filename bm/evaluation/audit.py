@@ -39,6 +39,10 @@ PAIRS = (("train", "test"), ("train", "valid"), ("valid", "test"))
 MIN_WORDS = 4
 """Words of a sentence that is worth telling when it is in two splits; shorter ones are common."""
 N_NAMED = 3
+REMEDY = (
+    "dset.block_grouping=stimulus_time cuts blocks alike for everyone; to repeat a published "
+    "experiment with the leak that it had, set audit=warn, and say so."
+)
 
 
 class LeakError(DataError):
@@ -135,8 +139,7 @@ def _stimulus(splits: Splits, heard: dict[str, list[Heard]], cache: Cache | None
         if shared:
             names = [stretch.describe(splits.recordings, one, other) for stretch in shared]
             listed = _listed(names)
-            hint = "dset.block_grouping=stimulus_time cuts blocks alike for everyone"
-            message = f"{one} and {other} share {len(shared)} stretch(es): {listed}. ({hint}.)"
+            message = f"{one} and {other} share {len(shared)} stretch(es): {listed}. ({REMEDY})"
             found.append(Finding("stimulus", message, is_leak=True))
     if not found:
         n_files = len({stretch.content for group in heard.values() for stretch in group})

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from bm.core.messages import DataError, check_choice
+from bm.events.table import UNLABELLED
 
 SPLITS = ("test", "valid", "train")
 SPLIT_SEED = 12
@@ -75,14 +76,20 @@ def merge_blocks(
     start of the recording: with another lead-in the groups, and so the splits, can differ between
     recordings. Given the `events`, length is counted in stimulus time instead (from the first to
     the last event within each block) and no group goes over from one sound to the next, so that
-    every recording of the same stimuli has the same groups.
+    every recording of the same stimuli has the same groups. Where a recording begins with a stretch
+    that isn't labelled, the first sentence can be the rest of one, whose group for those who heard
+    it whole can't be known: it is in no block.
     """
     if min_duration <= 0:
         return blocks
+    begin = 0.0
+    if events is not None and _begins_unlabelled(blocks, events) and len(blocks) > 1:
+        blocks = blocks.iloc[1:].reset_index(drop=True)
+        begin = float(blocks["start"].iloc[0])
     stops = (blocks["start"] + blocks["duration"]).to_numpy(float)
     lengths, breaks = (None, None) if events is None else _stimulus_time(blocks, events)
     merged = []
-    start, group, length = 0.0, [], 0.0
+    start, group, length = begin, [], 0.0
     for index, (uid, stop) in enumerate(zip(blocks["uid"], stops, strict=True)):
         group.append(uid)
         if lengths is None or breaks is None:
@@ -179,6 +186,12 @@ def _opening(events: pd.DataFrame) -> str:
         places = zip(sounds["filepath"], offsets, strict=True)
         return " ".join(f"{Path(file).name} {offset:.3f}" for file, offset in places)
     return " ".join(str(word) for word in events["word"][events["kind"] == "word"])
+
+
+def _begins_unlabelled(blocks: pd.DataFrame, events: pd.DataFrame) -> bool:
+    """Whether something unknown was heard before the first block."""
+    unknown = events["start"][events["kind"] == UNLABELLED]
+    return bool((unknown < blocks["start"].iloc[0]).any())
 
 
 def _stimulus_time(blocks: pd.DataFrame, events: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:

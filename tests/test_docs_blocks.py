@@ -17,7 +17,7 @@ import yaml
 from doc_blocks import Block, blocks_of, commands_of
 
 from bm import play
-from bm.config import from_hydra
+from bm.config import UNSUPPORTED, default_leaves, from_hydra
 from bm.train import main as experiment
 from scripts import run_grid
 from scripts.arguments import UsageError
@@ -203,6 +203,31 @@ def test_every_page_is_reached_from_the_readme():
         links = re.findall(r"\]\(([^)#\s]+\.md)[^)]*\)", page.read_text(encoding="utf-8"))
         waiting += [(page.parent / link).resolve() for link in links]
     assert reached >= set(PAGES)
+
+
+def keys_of(section: str) -> list[str]:
+    """Keys in the first column of a table of the page for those who know the published code."""
+    page = (ROOT / "docs" / "from-published.md").read_text(encoding="utf-8")
+    table = page.partition(f"## {section}")[2].partition("\n## ")[0]
+    cells = re.findall(r"^\| (`.*?`) \|", table, re.MULTILINE)
+    return [key for cell in cells for key in re.findall(r"`([\w.]+)`", cell)]
+
+
+def test_page_for_those_who_know_the_published_code_names_the_keys_that_raise():
+    assert sorted(keys_of("Keys that raise")) == sorted(UNSUPPORTED)
+
+
+def test_keys_that_work_now_exist_and_are_not_refused():
+    keys = keys_of("Keys that work now")
+    assert len(keys) == 9
+    assert set(keys) <= default_leaves().keys() - UNSUPPORTED.keys()
+
+
+def test_glossary_is_in_alphabetical_order():
+    page = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    terms = re.findall(r"^\*\*([\w ]+)\*\*", page, re.MULTILINE)
+    assert len(terms) > 30
+    assert terms == sorted(terms, key=str.lower)
 
 
 SCRIPTS = sorted(

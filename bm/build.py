@@ -204,7 +204,8 @@ def build_scaler(config: Config, splits: Splits) -> BatchScaler:
         norm.scaler.n_samples_features,
         norm.exclude_empty_features,
     )
-    return scaler.fit(splits.datasets["train"], len(splits.prepared), config.seed)
+    cache = Cache(to_absolute_path(config.cache))
+    return scaler.fit_once(splits.datasets["train"], len(splits.prepared), config.seed, cache)
 
 
 def build_training(config: Config, device: str) -> Training:

@@ -5,17 +5,23 @@ mean and standard deviation. Reference: Défossez et al. 2023, doi:10.1038/s4225
 """
 
 import logging
+import mmap
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from bm.core.cache import Cache
+from bm.core.hashing import array_checksum
 from bm.segments import SegmentBatch, SegmentGatherer
 
 logger = logging.getLogger(__name__)
 
+VERSION = 1
+FITTED = "scaler.pt"
 SMALLEST_SPREAD = 1e-6
 """Columns that deviate less, relative to their mean, are constant but for rounding."""
 
@@ -108,6 +114,39 @@ class BatchScaler:
         self.fitted_on = torch.stack([recording, train.windows.first.cpu()], dim=1)[seen]
         return self
 
+    def fit_once(
+        self, train: SegmentGatherer, n_recordings: int, seed: int, cache: Cache
+    ) -> "BatchScaler":
+        """`fit`, or the same from the cache if it was done before.
+
+        Signals are known by the entries of the cache that they lie in; where one doesn't lie there,
+        as in a control, nothing is kept.
+        """
+        signals = [_entry(array) for array in train.store.arrays]
+        if None in signals:
+            return self.fit(train, n_recordings, seed)
+        stimuli, windows = train.stimuli, train.windows
+        tensors = (
+            windows.recording, windows.first, *stimuli.rows, *stimuli.timelines, stimuli.mask
+        )  # fmt: skip
+        key = {
+            "version": VERSION,
+            "signals": signals,
+            "segments": array_checksum(tensor.cpu().numpy() for tensor in tensors),
+            "n_times": [train.n_times, train.n_baseline],
+            "normalizable": [feature.normalizable for feature in stimuli.features],
+            "settings": {name: getattr(self, name) for name in _NUMBERS},
+            "seed": seed,
+            "n_recordings": n_recordings,
+        }
+
+        def build(folder: Path) -> None:
+            torch.save(self.fit(train, n_recordings, seed).state_dict(), folder / FITTED)
+
+        path = cache.entry("scalers", key, build) / FITTED
+        self.load_state_dict(torch.load(path, weights_only=True))
+        return self
+
     def _fit_features(self, train: SegmentGatherer, rows: Tensor) -> None:
         """Weigh each row of a table by how often the chosen segments see it during words."""
         samples = train.samples(rows).flatten()
@@ -187,6 +226,13 @@ _NUMBERS: Sequence[str] = (
     "max_scale", "clip", "per_channel", "n_samples_per_recording", "n_samples_features",
     "exclude_empty_features",
 )  # fmt: skip
+
+
+def _entry(array: np.ndarray) -> str | None:
+    """Name of the cache's entry that is mapped into an array, whole and as it is, if one is."""
+    if isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap) and array.filename:
+        return Path(array.filename).parent.name
+    return None
 
 
 def _weighted_scale(table: Tensor, counts: Tensor, per_channel: bool) -> tuple[Tensor, Tensor]:

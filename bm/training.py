@@ -12,7 +12,7 @@ ON_BAD_LOSS = ("error", "skip")
 """What to do where a loss isn't finite: stop, or leave out the batch."""
 History = list[dict[str, dict[str, float]]]
 
-EVALUATED_AT_ONCE = 64
+EVALUATED_AT_ONCE = 32
 """Segments that a model is asked about: more would take memory, and save no time."""
 
 

@@ -15,8 +15,8 @@ from bm.metrics import rank_of_truth
 from bm.scaling import BatchScaler
 from bm.segments import SegmentLoader
 from scripts import benchmark
-from scripts.benchmarks import evaluate
-from scripts.benchmarks.parts import memory
+from scripts.benchmarks import evaluate, start
+from scripts.benchmarks.parts import memory, plain_start
 from scripts.benchmarks.parts.made import gatherer, make
 from scripts.benchmarks.parts.measure import in_turn, rows_of
 from scripts.benchmarks.parts.plain import PlainData, PlainScaler, places
@@ -172,3 +172,22 @@ def test_preprocessing_is_measured_and_gives_what_a_whole_array_gives(tmp_path):
         ("plain", "s"), ("bm", "s"), ("plain", "GiB"), ("bm", "GiB"), ("bm", "difference"),
     ]  # fmt: skip
     assert rows[-1]["median"] < 1e-4
+
+
+def test_plain_start_opens_what_was_prepared_and_gives_a_scaled_batch(tmp_path):
+    plain_start.prepare(tmp_path, 0.02, 2, 5)
+    times = {file: file.stat().st_mtime_ns for file in tmp_path.iterdir()}
+    batch = plain_start.first_batch(str(tmp_path), 6, 1)
+    assert batch.shape == (6, 5, 361)
+    assert batch.abs().max() <= 20
+    assert 0.5 < batch.std() < 1.0  # noise over its interquartile range
+    assert {file: file.stat().st_mtime_ns for file in tmp_path.iterdir()} == times
+
+
+def test_what_is_timed_as_a_start_ends_with_a_whole_batch(tmp_path):
+    settings = start.Settings(1, 1.0, 8, batch_size=8)
+    start.start(start.OURS, settings, *start.arguments(tmp_path, settings))
+    with pytest.raises(RuntimeError, match="batch of 3 segments instead of 8"):
+        start.start("print(3)", settings)
+    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+        start.start("1 / 0", settings)

@@ -17,7 +17,7 @@ def planted(strength: float, seed: int) -> SegmentDataset:
     dataset = make_dataset([STORY, STORY], seed=1)
     stimuli, begin, signals = dataset.stimuli, 0, []
     rng = np.random.default_rng(seed)
-    for number, array in enumerate(dataset.store._arrays):
+    for number, array in enumerate(dataset.store.arrays):
         heard = stimuli.rows[0][stimuli.timelines[0][begin : begin + len(array)]].numpy()
         begin += len(array)
         mixture = np.random.default_rng([9, number]).normal(size=(heard.shape[1], 2))

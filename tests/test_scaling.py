@@ -291,3 +291,40 @@ def test_state_survives_a_checkpoint(splits, tmp_path: Path):
 def test_clamp_must_be_positive():
     with pytest.raises(ValueError, match=r"norm\.max_scale=0 must be positive"):
         BatchScaler(max_scale=0)
+
+
+def test_scaler_is_fitted_once_and_again_for_anything_else(splits, tmp_path, monkeypatch):
+    cache, train = Cache(tmp_path), splits.datasets["train"]
+    n_fits = []
+    fit = BatchScaler.fit
+    monkeypatch.setattr(BatchScaler, "fit", lambda *args: n_fits.append(1) or fit(*args))
+
+    def fitted(dataset=train, seed=0, **settings):
+        before = len(n_fits)
+        scaler = BatchScaler(**settings).fit_once(dataset, 2, seed, Cache(tmp_path))
+        return scaler, len(n_fits) - before
+
+    first, n_first = fitted()
+    again, n_again = fitted()
+    assert (n_first, n_again) == (1, 0)
+    for name, value in fit(BatchScaler(), train, 2, 0).state_dict().items():
+        kept, new = again.state_dict()[name], first.state_dict()[name]
+        assert torch.equal(torch.as_tensor(kept), torch.as_tensor(value)), name
+        assert torch.equal(torch.as_tensor(kept), torch.as_tensor(new)), name
+    fewer = SegmentDataset(
+        train.table[3:], train.store, train.stimuli, train.n_times, train.n_baseline
+    )
+    louder = replace(train.stimuli, rows=[2 * rows for rows in train.stimuli.rows])
+    other = SegmentDataset(train.table, train.store, louder, train.n_times, train.n_baseline)
+    assert [fitted(fewer)[1], fitted(other)[1], fitted(seed=1)[1]] == [1, 1, 1]
+    assert [fitted(per_channel=True)[1], fitted(max_scale=9.0)[1], fitted()[1]] == [1, 1, 0]
+    assert cache.folder.exists()
+
+
+def test_scale_of_signals_that_lie_in_no_file_is_not_kept(splits, tmp_path):
+    train = splits.datasets["train"]
+    store = object.__new__(type(train.store))
+    vars(store).update(vars(train.store), arrays=[array + 1 for array in train.store.arrays])
+    control = SegmentDataset(train.table, store, train.stimuli, train.n_times, train.n_baseline)
+    BatchScaler().fit_once(control, 2, 0, Cache(tmp_path / "cache"))
+    assert not (tmp_path / "cache").exists()

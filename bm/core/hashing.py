@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import xxhash
 
 
@@ -27,6 +28,15 @@ def file_checksum(path: Path) -> str:
     with open(path, "rb") as file:
         while chunk := file.read(1 << 22):
             hasher.update(chunk)
+    return hasher.hexdigest()
+
+
+def array_checksum(arrays: Iterable[np.ndarray]) -> str:
+    """Fast checksum (xxh3, 128 bits) of arrays: their types, shapes and values."""
+    hasher = xxhash.xxh3_128()
+    for array in arrays:
+        hasher.update(f"{array.dtype} {array.shape}".encode())
+        hasher.update(np.ascontiguousarray(array).data)
     return hasher.hexdigest()
 
 

@@ -19,7 +19,7 @@ from bm.segments.splits import identify
 logger = logging.getLogger(__name__)
 
 MAX_BYTES = 4 << 30
-GATHERED_AT_ONCE = 64
+GATHERED_AT_ONCE = 32
 """Segments with their features, of which several copies are made on the way."""
 
 Part = tuple[Tensor, Tensor, Tensor]

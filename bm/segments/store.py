@@ -34,7 +34,7 @@ class SignalStore:
 
     Parameters
     ----------
-    signals : preprocessed recordings.
+    signals : preprocessed recordings; `arrays` are their data.
     residency : "device" (all signals in the memory of `device`), "host" (RAM), "disk" (mapped
         files), or "auto": the first of these with room to spare.
     device : where training happens.
@@ -53,11 +53,11 @@ class SignalStore:
         self.device = device
         self.home = device if self.residency == "device" else "cpu"
         self.first_row = torch.tensor(np.cumsum([0, *lengths[:-1]]), device=self.home)
-        self._arrays = [signal.data for signal in signals]
+        self.arrays = [signal.data for signal in signals]
         self._flat: Tensor | None = None
         if self.residency != "disk":
             flat = torch.zeros(sum(lengths), self.n_sensors)
-            for first, array in zip(self.first_row.tolist(), self._arrays, strict=True):
+            for first, array in zip(self.first_row.tolist(), self.arrays, strict=True):
                 flat[first : first + len(array), : array.shape[1]] = torch.from_numpy(array.copy())
             self._flat = flat.to(self.home)
         logger.info(
@@ -75,7 +75,7 @@ class SignalStore:
         for row, (index, begin) in enumerate(
             zip(recording_index.tolist(), first.tolist(), strict=True)
         ):
-            array = self._arrays[index]
+            array = self.arrays[index]
             windows[row, :, : array.shape[1]] = torch.from_numpy(
                 array[begin : begin + n_times].copy()
             )

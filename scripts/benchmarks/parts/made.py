@@ -75,9 +75,15 @@ class Made:
         return mask
 
 
-def make(hours: float, n_sensors: int, n_subjects: int, feature: str = "mel") -> Made:
-    """Recordings as long as the paper's, as many as make up `hours`."""
-    n_recordings = max(1, round(PAPER_RECORDINGS * hours / PAPER_HOURS))
+def make(
+    hours: float,
+    n_sensors: int,
+    n_subjects: int,
+    feature: str = "mel",
+    n_recordings: int | None = None,
+) -> Made:
+    """So many recordings of `hours` together; None: as many as if they were the paper's."""
+    n_recordings = n_recordings or max(1, round(PAPER_RECORDINGS * hours / PAPER_HOURS))
     n_samples = int(hours * 3600 / n_recordings * RATE)
     generator = torch.Generator().manual_seed(0)
     signals = []

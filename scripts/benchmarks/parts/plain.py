@@ -35,7 +35,8 @@ class PlainData(torch.utils.data.Dataset[Sample]):
 
     Parameters
     ----------
-    made : recordings; written to `folder` as FIF, or as arrays where MNE isn't installed.
+    made : recordings; written to `folder` as FIF, or as arrays where MNE isn't installed, unless
+        they are there already.
     places : [n, 2] recording and first sample of each segment.
     folder : where to write.
     """
@@ -44,7 +45,8 @@ class PlainData(torch.utils.data.Dataset[Sample]):
         self.made = made
         self.places = places
         self.frames_file = folder / "frames.npy"
-        np.save(self.frames_file, made.frames[1:])
+        if not self.frames_file.exists():
+            np.save(self.frames_file, made.frames[1:])
         self.raws: list[Any] = []
         for index, signal in enumerate(made.signals):
             self.raws.append(_write(signal.data.T, folder / f"{index}_raw.fif"))
@@ -173,10 +175,12 @@ def places(segments: SegmentGatherer) -> np.ndarray:
 def _write(data: np.ndarray, file: Path) -> Any:
     """Write [C, T] and open it again without loading it."""
     if not HAS_MNE:
-        np.save(file.with_suffix(".npy"), data)
+        if not file.with_suffix(".npy").exists():
+            np.save(file.with_suffix(".npy"), data)
         return np.load(file.with_suffix(".npy"), mmap_mode="r")
-    info = mne.create_info(len(data), RATE, "mag", verbose=False)
-    mne.io.RawArray(data, info, verbose=False).save(file, fmt="single", verbose=False)
+    if not file.exists():
+        info = mne.create_info(len(data), RATE, "mag", verbose=False)
+        mne.io.RawArray(data, info, verbose=False).save(file, fmt="single", verbose=False)
     return mne.io.read_raw_fif(file, preload=False, verbose=False)
 
 

@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from bm import distrib
+from bm.budget import explaining_memory, log_budget
 from bm.build import Provenance, build_solver
 from bm.checkpoint import DONE
 from bm.config import (
@@ -128,7 +129,9 @@ def run(config: Config) -> None:
     if config.audit != "off":
         cache = Cache(dora.to_absolute_path(config.cache))
         enforce(audit_splits(solver.splits, solver.scaler.fitted_on, cache), config.audit)
-    solver.run()
+    log_budget(solver)
+    with explaining_memory(solver):
+        solver.run()
     splits = solver.splits
     if splits.set_aside:
         logger.warning("%s", list_aside(splits.set_aside, len(splits.prepared)))

@@ -34,22 +34,28 @@ class SignalStore:
 
     Parameters
     ----------
-    signals : preprocessed recordings; `arrays` are their data.
+    signals : preprocessed recordings.
     residency : "device" (all signals in the memory of `device`), "host" (RAM), "disk" (mapped
         files), or "auto": the first of these with room to spare.
     device : where training happens.
 
     Attributes
     ----------
-    lengths : samples of each recording.
+    arrays, lengths : data of each recording, and their samples.
+    n_bytes : of all signals together.
+
+    Raises
+    ------
+    MemoryError : there is no room where the signals were told to be.
     """
 
     def __init__(self, signals: Sequence[Stored], residency: str = "auto", device: str = "cpu"):
         check_choice("dset.residency", residency, RESIDENCIES)
         self.n_sensors = max(signal.data.shape[1] for signal in signals)
         self.lengths = lengths = [len(signal.data) for signal in signals]
-        n_bytes = sum(lengths) * self.n_sensors * 4
+        self.n_bytes = n_bytes = sum(lengths) * self.n_sensors * 4
         self.residency = choose_residency(n_bytes, device) if residency == "auto" else residency
+        _check_room(n_bytes, self.residency, device)
         self.device = device
         self.home = device if self.residency == "device" else "cpu"
         self.first_row = torch.tensor(np.cumsum([0, *lengths[:-1]]), device=self.home)
@@ -82,13 +88,42 @@ class SignalStore:
         return windows.transpose(1, 2)
 
 
-def choose_residency(n_bytes: int, device: str) -> str:
-    """Fastest place with room for `n_bytes`."""
+def free_memory(device: str) -> int:
+    """Bytes that can still be taken on a device, or of the host's memory."""
     if device.startswith("cuda"):
-        free, _ = torch.cuda.mem_get_info(device)
-        if n_bytes < DEVICE_SHARE * free:
-            return "device"
-    return "host" if n_bytes < HOST_SHARE * available_memory() else "disk"
+        return int(torch.cuda.mem_get_info(device)[0])
+    return available_memory()
+
+
+def choose_residency(n_bytes: int, device: str) -> str:
+    """Fastest place with room for `n_bytes`; what was chosen, and why, is logged."""
+    free = available_memory()
+    chosen, share, place = "disk", HOST_SHARE, "host memory"
+    if n_bytes < HOST_SHARE * free:
+        chosen = "host"
+    if device.startswith("cuda"):
+        free_on_gpu = free_memory(device)
+        if n_bytes < DEVICE_SHARE * free_on_gpu:
+            chosen, share, place, free = "device", DEVICE_SHARE, device, free_on_gpu
+    logger.info(
+        "dset.residency=auto is %s: signals take %.2f GB, and may take %.0f %% of the %.2f GB of "
+        "%s that are free.",
+        chosen, n_bytes / 1e9, 100 * share, free / 1e9, place,
+    )  # fmt: skip
+    return chosen
+
+
+def _check_room(n_bytes: int, residency: str, device: str) -> None:
+    """Raise a MemoryError before signals are copied to where there is no room for them."""
+    if residency == "disk":
+        return
+    free = free_memory(device if residency == "device" else "cpu")
+    if n_bytes > free:
+        raise MemoryError(
+            f"Signals take {n_bytes / 1e9:.2f} GB, but only {free / 1e9:.2f} GB are free for "
+            f"dset.residency={residency}. Set dset.residency=disk, which gives the same numbers, "
+            "or use fewer recordings (dset.n_recordings)."
+        )
 
 
 def _describe(residency: str, device: str) -> str:

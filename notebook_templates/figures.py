@@ -27,6 +27,7 @@ sig = ""  # of an experiment; empty: the best of the grid
 n_segments = 1000  # asked for at each lag
 reach = 2.0  # largest lag, in seconds
 step = 0.25  # from lag to lag
+encoding_sig = ""  # of an experiment with task.type=encode, if there is one
 
 # %%
 # %matplotlib inline
@@ -37,7 +38,13 @@ os.chdir(root)
 from bm import play
 from bm.viz import plot_lags
 from scripts.controls import accuracy_by_lag
-from scripts.grid_figures import best_solver, draw_attention, draw_sentence
+from scripts.grid_figures import (
+    best_solver,
+    draw_attention,
+    draw_encoding,
+    draw_knowledge,
+    draw_sentence,
+)
 from scripts.grid_results import collect
 
 # %%
@@ -76,3 +83,23 @@ plot_lags(accuracy_by_lag(solver, n_segments, reach, step)) if solver else None
 
 # %%
 draw_sentence(solver) if solver else None
+
+# %% [markdown]
+# ## What the decoder knows
+#
+# How well features of the words predict the probability that the decoder gives to the truth, for
+# each subject: what `python -m scripts.knowledge sig=SIG` found.
+
+# %%
+figure = draw_knowledge(solver) if solver else None
+figure or "Not analysed yet: python -m scripts.knowledge sig=SIG"
+
+# %% [markdown]
+# ## Sensors that an encoder predicts
+#
+# The other way round (`task.type=encode`): the correlation of each sensor's predicted and true
+# signal on the test split.
+
+# %%
+encoder = play.get_solver_from_sig(encoding_sig) if encoding_sig else None
+draw_encoding(encoder) if encoder else "No experiment was named: set encoding_sig."

@@ -84,7 +84,7 @@ events = recordings[0].load_events()
 events.groupby("kind").size()
 
 # %%
-plot_events(events, start=8, stop=16)
+plot_events(events, stop=events["start"].min() + 5)
 
 # %% [markdown]
 # ## Features

@@ -3,11 +3,14 @@
 Enters: tables of `scripts.grid_tables`; a trained solver. Leaves: matplotlib figures (`bm.viz`).
 """
 
+from pathlib import Path
+
 import pandas as pd
 from matplotlib.figure import Figure
 
 from bm import play
 from bm.core.messages import DataError
+from bm.encoding import EncodingSolver
 from bm.evaluation.course import word_course
 from bm.evaluation.tables import EVERYONE
 from bm.published.results import STUDIES
@@ -16,12 +19,14 @@ from bm.viz import (
     plot_ablation,
     plot_accuracies,
     plot_accuracy_by_subjects,
+    plot_knowledge,
     plot_sensor_map,
     plot_word_course,
 )
-from scripts.evaluate import sensor_maps
+from scripts.evaluate import FOLDER, sensor_maps
 from scripts.grid_results import GridResults
 from scripts.grid_tables import ALL
+from scripts.knowledge import TABLE as KNOWLEDGE
 from scripts.other_tables import N_SUBJECTS
 
 
@@ -113,6 +118,27 @@ def draw_attention(solver: Solver) -> list[Figure]:
         plot_sensor_map(one.positions, one.weights / one.weights.mean(), one.title, "× mean")
         for one in sensor_maps(solver)
     ]
+
+
+def draw_encoding(solver: Solver) -> Figure:
+    """Correlation of each sensor's predicted and true signal.
+
+    Raises
+    ------
+    DataError : the experiment decodes.
+    """
+    if not isinstance(solver, EncodingSolver):
+        raise DataError(
+            "The experiment decodes: a map of predicted sensors needs task.type=encode."
+        )
+    found = solver.sensor_map()
+    return plot_sensor_map(found.positions, found.weights, found.title, "correlation")
+
+
+def draw_knowledge(solver: Solver) -> Figure | None:
+    """What `scripts.knowledge` found about an experiment; None if it wasn't asked yet."""
+    path = (solver.folder or Path()) / FOLDER / KNOWLEDGE
+    return plot_knowledge(pd.read_csv(path)) if path.exists() else None
 
 
 def draw_sentence(solver: Solver, sentence: str | None = None, recording: int = 0) -> Figure:

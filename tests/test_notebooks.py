@@ -10,27 +10,61 @@ import jupytext
 import nbformat
 import pandas as pd
 import pytest
+from dora import XP
 from jupyter_client.manager import KernelManager
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
+from bm import play
 from bm.build import build_solver
 from bm.checkpoint import DONE
 from bm.config import from_hydra
+from bm.core.messages import DataError
+from bm.solver import Solver
 from bm.train import main as experiment
 from bm.train import make_publish
+from scripts import knowledge
 from scripts.dataset_table import describe_datasets, load, vocabulary
 from scripts.evaluate import evaluate_solver
 from scripts.experiments import Grid, find_grid
+from scripts.grid_figures import draw_encoding
 
-pytestmark = pytest.mark.timeout(400)  # the grid is trained first, on a machine that may be busy
+pytestmark = [
+    pytest.mark.timeout(400),  # the grid is trained first, on a machine that may be busy
+    pytest.mark.filterwarnings("ignore:unclosed file .*argv.json:ResourceWarning"),  # Dora's
+]
 
 ROOT = Path(__file__).resolve().parents[1]
+ENCODER = [
+    "preset=demo",
+    "model=convrnn",
+    "convrnn.hidden.meg=16",
+    "convrnn.hidden.features=16",
+    "convrnn.lstm=1",
+    "dset.selections=[fake]",
+    "+selections.fake.n_subjects=3",
+    "dset.features_params.MelSpectrum.n_mels=16",
+    "task.type=encode",
+    "task.meg_init=0.5",
+    "optim.epochs=1",
+    "optim.max_batches=2",
+]
 NOTEBOOKS = sorted((ROOT / "notebook_templates").glob("*.py"))
 
 
 def read_pair(path: Path) -> tuple[NotebookNode, NotebookNode]:
     return jupytext.read(path), nbformat.read(path.with_suffix(".ipynb"), as_version=4)
+
+
+def train(xp: XP) -> Solver:
+    """Train an experiment as `dora run` does."""
+    xp.folder.mkdir(parents=True)
+    (xp.folder / ".argv.json").write_text(json.dumps(xp.argv))
+    config = from_hydra(xp.cfg)
+    solver = build_solver(config, xp.folder, make_publish(config, xp))
+    solver.run()
+    (xp.folder / DONE).touch()
+    return solver
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +76,7 @@ def grid(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Grid]:
         patch.setattr(experiment.dora, "dir", folder / "outputs")
         grid = find_grid("tiny_grid")
         for number, xp in enumerate(grid.experiments[:3]):
-            xp.folder.mkdir(parents=True)
-            (xp.folder / ".argv.json").write_text(json.dumps(xp.argv))
-            solver = build_solver(
-                from_hydra(xp.cfg), xp.folder, make_publish(from_hydra(xp.cfg), xp)
-            )
-            solver.run()
-            (xp.folder / DONE).touch()
+            solver = train(xp)
             if number < 2:
                 evaluate_solver(solver)
         yield grid
@@ -191,17 +219,22 @@ def test_other_tables_run_on_any_grid(grid, kernel):
     assert "55.1 ± 0.9" in outputs(notebook, "text/html")[0]
 
 
-def test_figures_show_sensors_lags_and_words(grid, kernel):
-    notebook = execute(
-        kernel,
-        "figures",
-        root=str(Path.cwd()),
-        grid="tiny_grid",
-        n_segments=20,
-        reach=0.5,
-        step=0.5,
-    )
+def test_figures_show_sensors_lags_words_and_what_is_known(grid, kernel):
+    lags = {"n_segments": 20, "reach": 0.5, "step": 0.5}
+    notebook = execute(kernel, "figures", root=str(Path.cwd()), grid="tiny_grid", **lags)
     assert len(outputs(notebook, "image/png")) == 3
+    assert "Not analysed yet" in outputs(notebook, "text/plain")[-2]
+    sig = grid.experiments[0].sig
+    assert knowledge.main([f"sig={sig}", "n_folds=3"]) == 0
+    encoder = train(experiment.get_xp(ENCODER))
+    named = {"sig": sig, "encoding_sig": encoder.folder.name}
+    notebook = execute(kernel, "figures", root=str(Path.cwd()), grid="tiny_grid", **named, **lags)
+    assert len(outputs(notebook, "image/png")) == 5
+
+
+def test_only_encoders_have_a_map_of_predicted_sensors(grid):
+    with pytest.raises(DataError, match=r"task\.type=encode"):
+        draw_encoding(play.get_solver_from_sig(grid.experiments[0].sig))
 
 
 def test_first_steps_lead_from_recordings_to_the_head(grid, kernel):

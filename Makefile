@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 WORKERS ?= 2
 TESTS ?= tests
+minutes ?= 30
 export SLURM_SANDBOX ?= /var/lib/bm-slurm
 
 # Tests never reach the network, and parallel workers share the cores instead of fighting for them.
@@ -18,7 +19,7 @@ PATIENT := OMP_WAIT_POLICY=passive
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install check-conf demo notebooks test test-slurm format clean \
+.PHONY: help install check-conf demo notebooks test test-slurm faults fuzz format clean \
 	lint lint-format lint-rules lint-types lint-layers lint-spelling lint-notebooks
 
 help: ## list these targets
@@ -61,7 +62,13 @@ test: install ## run the whole test suite (TESTS=tests/test_cache.py for a part 
 
 lint: lint-format lint-rules lint-types lint-layers lint-spelling lint-notebooks ## check style, types and layers
 
-lint-format: install
+lint-faults: install ## kill, fill, damage: the fault suite in full (as root), its table into docs/reliability.md
+	$(OFFLINE) $(ONE_THREAD) $(BIN)/python -m pytest --faults=docs/reliability.md -m faults tests/faults
+
+fuzz: install ## feed every reader of files for minutes=30; findings are printed
+	$(OFFLINE) $(ONE_THREAD) $(BIN)/python tests/fuzz/long.py minutes=$(minutes)
+
+format: install
 	$(BIN)/ruff format --check .
 
 lint-rules: install
@@ -83,6 +90,12 @@ test-slurm: install ## run the tests that need SLURM, on a throw-away cluster of
 	@scripts/slurm_sandbox.sh up
 	SLURM_CONF=$(SLURM_SANDBOX)/slurm.conf $(OFFLINE) $(ONE_THREAD) $(BIN)/python -m pytest -m slurm $(TESTS); \
 		result=$$?; scripts/slurm_sandbox.sh down; exit $$result
+
+faults: install ## kill, fill, damage: the fault suite in full (as root), its table into docs/reliability.md
+	$(OFFLINE) $(ONE_THREAD) $(BIN)/python -m pytest --faults=docs/reliability.md -m faults tests/faults
+
+fuzz: install ## feed every reader of files for minutes=30; findings are printed
+	$(OFFLINE) $(ONE_THREAD) $(BIN)/python tests/fuzz/long.py minutes=$(minutes)
 
 format: install ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix .

@@ -1,5 +1,6 @@
 """Checkpoint files: plain tensors, numbers and containers, written whole or not at all."""
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +28,21 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     ValueError : the file is missing, damaged, or of another format.
     """
     try:
+        _check_sums(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises half a dozen types for a damaged file
         raise ValueError(f"{path} can't be read as a checkpoint: {error}") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise ValueError(f"{path} isn't a checkpoint of this version of bm (format {FORMAT}).")
     return state
+
+
+def _check_sums(path: Path) -> None:
+    """Compare the checksums that torch writes, and doesn't look at when it reads."""
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise ValueError(f"{damaged} has another checksum than when it was written")
 
 
 def check_same_data(path: Path, state: dict[str, Any], here: dict[str, Any]) -> None:

@@ -150,7 +150,7 @@ def test_word_of_the_alignment_that_makes_no_sense_is_named(small, cache, change
         (b'{"transcript": "He', r"no JSON \(truncated"),
         (b"<html>403</html>", r"no JSON \(it is the page of a failed download"),
         (b'{"Words": []}', r"no list 'words'. Did you mean 'Words'"),
-        (b"[]", r"no list 'words'"),
+        (b"[]", r"holds list, not an object"),
         (b'{"words": []}', r"no word was found in the sound"),
         ('{"words": ["é"]}'.encode("latin-1"), r".*not UTF-8.*iconv"),
         ("{}".encode("utf-16"), r".*not UTF-8.*UTF-16"),

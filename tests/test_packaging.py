@@ -82,7 +82,12 @@ def test_everything_imported_is_declared(root, requirements):
     for folder in ("bm", "scripts"):
         undeclared = [(name, file) for name, file in imported(root / folder) if name not in allowed]
         assert not undeclared
-    everything = set().union(*map(names, requirements.values())) | {"bm", "packaging", "pyyaml"}
+    everything = set().union(*map(names, requirements.values())) | {
+        "bm",
+        "packaging",
+        "pyyaml",
+        "atheris",
+    }
     assert not [pair for pair in imported(root / "tests") if pair[0] not in everything]
 
 

@@ -39,7 +39,7 @@ from bm.features.speech import (
     Wav2VecConvolution,
     Wav2VecTransformer,
 )
-from bm.features.speech_models import SpeechConfig, SpeechModel
+from bm.features.speech_models import SECONDS_PER_BATCH, SpeechConfig, SpeechModel
 
 PADDABLE = ("wav2vec2-large", "hubert-large", "w2v-bert")
 XLSR_FOLDER = XLSR.replace("/", "--")
@@ -58,7 +58,8 @@ def models(tmp_path_factory) -> Callable[[str], Path]:
 
 @pytest.fixture
 def batches(monkeypatch) -> list[int]:
-    """Number of inputs of each forward pass from now on."""
+    """Number of inputs of each forward pass from now on; the CPU takes several, as a GPU does."""
+    monkeypatch.setitem(SECONDS_PER_BATCH, "cpu", 32.0)
     sizes = []
     run = SpeechModel._run
 
@@ -96,11 +97,12 @@ def test_frames_are_those_of_a_direct_forward_pass_of_each_piece(models, batches
 
 
 @pytest.mark.parametrize("kind", ["wav2vec2-base", "data2vec-audio", "hubert-batch-norm"])
-def test_padding_would_change_what_is_not_padded(models, monkeypatch, kind):
+def test_padding_would_change_what_is_not_padded(models, batches, monkeypatch, kind):
     sounds = noise(16_000, 15_000)
     alone = frames(models(kind), sounds, layers=[2])[1]
     monkeypatch.setattr(SpeechConfig, "is_paddable", True)
     padded = frames(models(kind), sounds, layers=[2])[1]
+    assert batches == [1, 1, 2]
     assert np.abs(alone - padded).max() > 1e-2
 
 

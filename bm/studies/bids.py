@@ -5,8 +5,8 @@ Enters: the root of a dataset that mne-bids can read, with sounds under `stimuli
 example.
 """
 
-import json
 import logging
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from bm.recordings import Recording
 from bm.recordings.sensors import listed
 from bm.studies.base import Study, register
 from bm.studies.bids_events import EventReader
+from bm.studies.formats.files import read_json_object
 from bm.studies.formats.kit import check_con
 
 logger = logging.getLogger(__name__)
@@ -256,13 +257,26 @@ class BidsRecording(Recording):
         sidecar = self._path.find_matching_sidecar(self._path.datatype, ".json", on_error="ignore")
         if sidecar is None:
             return
-        announced = json.loads(Path(sidecar).read_text(encoding="utf-8-sig")).get(DURATION)
+        announced = read_announced_duration(Path(sidecar))
         duration = raw.n_times / raw.info["sfreq"]
-        if isinstance(announced, int | float) and announced - duration > max(1, 0.01 * announced):
+        if announced is not None and announced - duration > max(1, 0.01 * announced):
             raise DataError(
                 f"{self._path.fpath} is truncated: it lasts {duration:.1f} s, but {sidecar} says "
                 f"{announced:.1f} s. Download or copy it again, or correct {DURATION} there."
             )
+
+
+def read_announced_duration(sidecar: Path) -> float | None:
+    """Seconds that a recording lasts by its sidecar file; None if that doesn't say.
+
+    Raises
+    ------
+    DataError : the file is no JSON object, or not UTF-8.
+    """
+    announced = read_json_object(sidecar).get(DURATION)
+    if isinstance(announced, bool) or not isinstance(announced, int | float):
+        return None
+    return float(announced) if 0 <= announced < math.inf else None
 
 
 def _one_root(path: str | Path | None, root: str | Path | None) -> str:

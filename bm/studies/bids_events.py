@@ -5,6 +5,7 @@ table of `bm.events.table`. Every fault is a `DataError` that names file, line a
 """
 
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,7 +104,7 @@ class EventReader:
         name = cell.replace("\\", "/")
         places = [self.stimuli / name, self.root / name]
         for place in places:
-            if place.exists() or place.is_symlink():
+            if os.path.lexists(place):  # also False for what can't be a name
                 return place
         known = [found.name for found in self.stimuli.rglob("*") if _is_sound(found.name)]
         asked = Path(name).name

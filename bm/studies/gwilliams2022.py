@@ -33,6 +33,7 @@ STORIES = {"0": "lw1", "1": "cable_spool_fort", "2": "easy_money", "3": "the_bla
 """Story of each task; in which order a person heard them stands in participants.tsv."""
 ONE_SESSION = ("03", "12", "16", "20", "21")
 KINDS = ("sound", "word", "phoneme")
+LONGEST_NAME = 255
 NEEDED = {
     "sound": ("sound",),
     "word": ("word", "sequence_id", "word_index", "condition"),
@@ -281,6 +282,9 @@ def _read_table(path: Path) -> pd.DataFrame:
     if unknown.any():
         fault = f"{table['kind'][unknown].iloc[0]!r} is none of {', '.join(KINDS)}"
         fail(path, table.index[unknown], "kind", fault)
+    endless = table["sound"].str.len() > LONGEST_NAME
+    if endless.any():
+        fail(path, table.index[endless], "sound", "no file can have a name as long as this")
     for kind, columns in NEEDED.items():
         for column in columns:
             lacking = (table["kind"] == kind) & table[column].isna()

@@ -3,6 +3,7 @@
 Enters: a path. Leaves: text, or the variables of a MATLAB file.
 """
 
+import json
 import logging
 import re
 from collections.abc import Sequence
@@ -96,6 +97,29 @@ def read_text(path: Path, encodings: Sequence[str] = UTF8) -> str:
         f"{path}: not UTF-8 text from line {line} on ({fault}). Convert it, for instance with "
         f"iconv -f LATIN1 -t UTF-8 {path.name} > converted; or download it again."
     ) from fault
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object; numbers that no float can hold become infinite.
+
+    Raises
+    ------
+    DataError : the file is missing, not UTF-8, no JSON, or holds something else.
+    """
+    text = read_text(path)
+    try:
+        content = json.loads(text, parse_int=_as_number)
+    except (ValueError, RecursionError) as error:
+        what = "it is the page of a failed download" if text.lstrip()[:1] == "<" else "truncated?"
+        raise DataError(f"{path}: no JSON ({what}; {error}). Download or copy it again.") from error
+    if not isinstance(content, dict):
+        raise DataError(f"{path}: holds {type(content).__name__}, not an object ({{...}}).")
+    return content
+
+
+def _as_number(digits: str) -> int | float:
+    """A whole number; one that is longer than any that makes sense, as a float."""
+    return int(digits) if len(digits) < 300 else float(digits)
 
 
 def read_mat(

@@ -3,7 +3,6 @@
 Enters: a `.json` file. Leaves: tables of words and phonemes, in seconds of the sound.
 """
 
-import json
 import logging
 import math
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from bm.core.messages import DataError, did_you_mean
-from bm.studies.formats.files import read_text
+from bm.studies.formats.files import read_json_object
 
 logger = logging.getLogger(__name__)
 
@@ -119,15 +118,10 @@ def _seconds(entry: Mapping[str, Any], key: str, where: str) -> float:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-    text = read_text(path)
-    try:
-        content = json.loads(text)
-    except json.JSONDecodeError as error:
-        what = "it is the page of a failed download" if text.lstrip()[:1] == "<" else "truncated?"
-        raise DataError(f"{path}: no JSON ({what}; {error}). Download or copy it again.") from error
-    if not isinstance(content, dict) or not isinstance(content.get("words"), list):
-        keys = content if isinstance(content, dict) else ()
-        raise DataError(f"{path}: no list 'words'. {did_you_mean('words', keys)} Is it by Gentle?")
+    content = read_json_object(path)
+    if not isinstance(content.get("words"), list):
+        hint = did_you_mean("words", content)
+        raise DataError(f"{path}: no list 'words'. {hint} Is it by Gentle?")
     if not isinstance(content.get("transcript", ""), str):
         raise DataError(f"{path}: 'transcript' is no text. Is it by Gentle?")
     return content

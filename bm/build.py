@@ -33,6 +33,7 @@ from bm.segments import SignalStore, Splits, WindowRule, build_splits
 from bm.segments.anchors import add_anchor_values
 from bm.segments.controls import apply_control
 from bm.segments.prepare import BlockRule, SignalSettings, build_tables, prepare
+from bm.segments.rejection import reject_segments
 from bm.solver import History, Solver, Training
 from bm.studies import from_selection
 
@@ -112,6 +113,8 @@ def build_data(config: Config, device: str) -> Data:
         allow_empty_split=dset.allow_empty_split,
         n_dimensions=dset.sensor_dimensions,
     )
+    if dset.autoreject:
+        splits = reject_segments(splits, config.seed)
     test = splits.datasets["test"]
     test.table = add_anchor_values(test.table, of_extra, dset.sample_rate)
     return Data(replace(splits, set_aside=aside), features)

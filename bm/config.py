@@ -39,7 +39,6 @@ DEFAULT_FILES = {
 
 UNSUPPORTED = {
     "eval_train_set": "nothing ever read it",
-    "dset.autoreject": "clamping (norm.max_scale) takes its place",
     "convrnn.concatenate": "each input has an encoder of its own",
     "convrnn.growth": "all layers are equally wide",
     "convrnn.attention": "nothing ever set it; simpleconv.transformer attends over time",

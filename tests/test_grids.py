@@ -21,7 +21,7 @@ from scripts import run_grid
 from scripts.experiments import find_grid
 
 N_EXPERIMENTS = {
-    "main_table": 72, "ablation_final": 144, "fair_compare_meg_eeg": 9, "lr_batch_size": 88,
+    "main_table": 72, "ablation_final": 144, "fair_compare_meg_eeg": 9, "lr_batch_size": 96,
     "nmels": 144, "per_subject_gwilliams": 27, "per_subject_mous": 30, "wordlists": 3,
 }  # fmt: skip
 

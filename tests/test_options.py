@@ -134,6 +134,7 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "dset.event_mask": (False, {}),
     "dset.split_wav_as_block": (False, {}),
     "dset.allow_empty_split": (True, {"dset.test.condition": 'word == "absent"'}),
+    "dset.autoreject": (True, {}),
     "dset.test.tmin": (-0.3, {}),
     "dset.test.tmax": (2.0, {}),
     "dset.test.condition": (None, {}),

@@ -191,3 +191,13 @@ def test_what_is_timed_as_a_start_ends_with_a_whole_batch(tmp_path):
         start.start("print(3)", settings)
     with pytest.raises(RuntimeError, match="ZeroDivisionError"):
         start.start("1 / 0", settings)
+
+
+def test_more_recordings_are_measured_beside_fewer(tmp_path):
+    sizes = ["factors=[1,3]", "n_recordings=1", "minutes=0.2", "n_sensors=4", "repeats=1"]
+    rows = run("scale", *sizes, f"json={tmp_path / 'rows.jsonl'}")
+    assert [(row["case"], row["unit"]) for row in rows] == [
+        ("disk, 1 x", "segments/s"), ("disk, 3 x", "segments/s"),
+        ("disk, 1 x", "GiB"), ("disk, 3 x", "GiB"),
+    ]  # fmt: skip
+    assert all(row["median"] > 0 for row in rows)

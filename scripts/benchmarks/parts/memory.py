@@ -25,6 +25,11 @@ def used() -> int:
     return _status("VmRSS")
 
 
+def own() -> int:
+    """Bytes that this process holds now, without files that are mapped."""
+    return _status("RssAnon")
+
+
 def peak() -> int:
     """Most bytes that this process has held since it began, or since `forget_peak`.
 

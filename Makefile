@@ -19,7 +19,7 @@ PATIENT := OMP_WAIT_POLICY=passive
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install check-conf demo notebooks test test-slurm faults fuzz format clean \
+.PHONY: help install check-conf demo notebooks test test-pythons test-slurm faults fuzz format clean \
 	lint lint-format lint-rules lint-types lint-layers lint-spelling lint-notebooks
 
 help: ## list these targets
@@ -101,6 +101,16 @@ format: install ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+test-pythons: ## run the tests with each of Python 3.11, 3.12 and 3.13 that is here (TESTS=... for a part)
+	@found=; for number in 3.11 3.12 3.13; do \
+		python=$$(command -v python$$number) || { echo "bm: no python$$number here: skipped"; continue; }; \
+		"$$python" -c 'import venv, ensurepip' 2>/dev/null || { echo "bm: $$python comes without venv: skipped"; continue; }; \
+		found="$$found $$number"; \
+		$(MAKE) --no-print-directory test PYTHON="$$python" VENV=.venv-$$number || exit 1; \
+	done; \
+	test -n "$$found" || { echo "bm: none of Python 3.11, 3.12 and 3.13 is here" >&2; exit 1; }; \
+	echo "bm: tested with Python$$found"
+
 clean: ## remove .venv and what tools leave behind (not outputs/ and cache/)
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .venv-3.* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find bm scripts tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -250,8 +250,13 @@ def choose_device(wanted: str) -> str:
     ------
     ValueError : there are more processes on this machine than GPUs.
     """
+    has_mps = torch.backends.mps.is_available()
     if wanted.startswith("cuda") and not torch.cuda.is_available():
-        logger.warning("device=%s, but no GPU is available: using the CPU.", wanted)
+        hint = " This machine has an Apple GPU: device=mps" if has_mps else ""
+        logger.warning("device=%s, but no GPU is available: using the CPU.%s", wanted, hint)
+        return "cpu"
+    if wanted == "mps" and not has_mps:
+        logger.warning("device=mps, but there is no Apple GPU that torch can use: using the CPU.")
         return "cpu"
     if wanted != "cuda" or distrib.world_size() == 1:
         return wanted

@@ -4,7 +4,9 @@ import logging
 import os
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import dora
@@ -20,7 +22,7 @@ from omegaconf.errors import OmegaConfBaseException
 from bm import distrib
 from bm.budget import explaining_memory, log_budget
 from bm.build import Provenance, build_solver
-from bm.checkpoint import DONE
+from bm.checkpoint import CHECKPOINT, DONE
 from bm.config import (
     CONF,
     Config,
@@ -41,6 +43,8 @@ logger = logging.getLogger(__name__)
 
 CLUSTER = "BM_SLURM"
 """Environment variable: file of conf/slurm, or path of one, with what to ask of SLURM."""
+TRACEBACK = "traceback.txt"
+"""File in the folder of an experiment that was stopped by what users can mend."""
 REQUEUED = 600
 """Seconds that SLURM is given to take a job back."""
 
@@ -102,10 +106,31 @@ def main(cfg: DictConfig) -> None:
         set_distrib_env()
         distrib.start()
     try:
-        with distrib.explaining():
+        with politely(Path(dora.get_xp().folder)), distrib.explaining():
             run(config)
     finally:
         distrib.stop()
+
+
+@contextmanager
+def politely(folder: Path) -> Iterator[None]:
+    """Within this context, what users or their data got wrong is one message, without traceback.
+
+    Parameters
+    ----------
+    folder : of the experiment; the traceback goes there.
+
+    Raises
+    ------
+    SystemExit : with the message; the exit code is 1.
+    """
+    try:
+        yield
+    except (ValueError, OSError, ImportError) as error:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / TRACEBACK).write_text(traceback.format_exc(), encoding="utf-8")
+        hint = "If that doesn't help: python -m scripts.doctor, with the same arguments."
+        raise SystemExit(f"{error}\n(Traceback: {folder / TRACEBACK}. {hint})") from error
 
 
 def run(config: Config) -> None:
@@ -137,8 +162,20 @@ def run(config: Config) -> None:
         logger.warning("%s", list_aside(splits.set_aside, len(splits.prepared)))
     if distrib.is_main():
         (folder / DONE).touch()
+    logger.info("%s", next_steps(config, xp.sig, folder))
+
+
+def next_steps(config: Config, sig: str, folder: Path) -> str:
+    """Where things are, and what to type next."""
+    lines = [f"Experiment {sig} is done: {folder} ({CHECKPOINT}, history.json)."]
     if config.task.type == "decode":  # there is nothing to retrieve otherwise
-        logger.info("Next: python -m scripts.run_eval_probs 'sigs=[%s]'", xp.sig)
+        lines += [
+            "Next:",
+            f"  python -m scripts.run_eval_probs 'sigs=[{sig}]'             accuracies, report",
+            f"  python -m scripts.controls sig={sig}                      can it be believed?",
+            f"  python -m scripts.predict checkpoint={folder} raw=FILE    another recording",
+        ]
+    return "\n".join(lines)
 
 
 def make_publish(config: Config, xp: dora.XP) -> Publish:

@@ -25,7 +25,7 @@ from bm.losses import ClipLoss
 from bm.recordings import Recording
 from bm.solver import Solver, Training
 from bm.studies import Study, registry
-from bm.train import main
+from bm.train import main, next_steps
 
 BASE = {
     "device": "cpu",
@@ -397,6 +397,17 @@ def test_the_same_configuration_builds_the_same(base, built):
     assert "Error" not in built["{}"]
 
 
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="there is an Apple GPU")
+def test_missing_apple_gpu_is_told_and_the_cpu_used(caplog, monkeypatch):
+    assert choose_device("mps") == "cpu"
+    assert "device=mps, but there is no Apple GPU" in caplog.text
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert choose_device("cuda") == "cpu"
+    assert "This machine has an Apple GPU: device=mps" in caplog.text
+    assert choose_device("mps") == "mps"
+
+
 def test_device_and_workers(base, caplog):
     config = configure(base, {"num_workers": 3})
     assert build_training(config, "cuda").n_workers == 3
@@ -441,6 +452,25 @@ def test_run_shows_downloads_or_trains(run):
     assert not (run("download_only=true", "verbose=1") / CHECKPOINT).exists()
     assert logging.getLogger("bm").level == logging.DEBUG
     assert (run() / CHECKPOINT).exists()
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file .*argv.json:ResourceWarning")  # Dora's
+def test_what_users_can_mend_is_one_message_and_the_traceback_a_file(run):
+    with pytest.raises(SystemExit) as stopped:
+        run("dset.tmin=9")
+    message = str(stopped.value.code)
+    assert message.startswith("dset.tmin=9.0 s must come before dset.tmax=2.5 s.")
+    (file,) = re.findall(r"Traceback: (\S+)\. If", message)
+    assert "Traceback (most recent call last)" in Path(file).read_text()
+    assert "python -m scripts.doctor" in message
+
+
+def test_end_of_a_run_says_what_to_type_next():
+    said = next_steps(Config(), "1a2b", Path("outputs/xps/1a2b"))
+    assert "scripts.run_eval_probs 'sigs=[1a2b]'" in said
+    assert "checkpoint=outputs/xps/1a2b raw=FILE" in said
+    encodes = dataclasses.replace(Config(), task=dataclasses.replace(Config().task, type="encode"))
+    assert "Next" not in next_steps(encodes, "1a2b", Path("outputs/xps/1a2b"))
 
 
 def test_study_is_found_by_its_path(base, tmp_path):

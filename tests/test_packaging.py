@@ -296,8 +296,21 @@ def test_install_does_nothing_until_a_dependency_changes(tree):
 
 
 def test_help_lists_the_targets(tree):
-    listed = re.findall(r"^  make ([a-z]+) ", make(tree).stdout, flags=re.MULTILINE)
-    assert {"install", "demo", "test", "lint", "clean"} <= set(listed)
+    listed = re.findall(r"^  make ([a-z-]+) ", make(tree).stdout, flags=re.MULTILINE)
+    assert {"install", "demo", "test", "test-pythons", "lint", "clean"} <= set(listed)
+
+
+def test_pythons_that_are_not_here_are_skipped_and_named(tree, tmp_path, monkeypatch):
+    (tmp_path / "bin").mkdir()
+    for tool in ("make", "sh"):
+        (tmp_path / "bin" / tool).symlink_to(str(shutil.which(tool)))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    result = make(tree, "test-pythons")
+    assert result.returncode
+    assert "no python3.12 here: skipped" in result.stdout
+    assert "none of Python 3.11, 3.12 and 3.13 is here" in result.stderr
+    script(tmp_path / "bin" / "python3.12", "exit 1")  # without venv, and the others missing
+    assert "python3.12 comes without venv: skipped" in make(tree, "test-pythons").stdout
 
 
 def test_commit_hooks_are_the_parts_of_make_lint(root):

@@ -127,10 +127,14 @@ def politely(folder: Path) -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError, ImportError) as error:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / TRACEBACK).write_text(traceback.format_exc(), encoding="utf-8")
+        place = folder / TRACEBACK
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            place.write_text(traceback.format_exc(), encoding="utf-8")
+        except OSError:  # a full disk may be what stopped us
+            logger.debug("Stopped by:", exc_info=True)
         hint = "If that doesn't help: python -m scripts.doctor, with the same arguments."
-        raise SystemExit(f"{error}\n(Traceback: {folder / TRACEBACK}. {hint})") from error
+        raise SystemExit(f"{error}\n(Traceback: {place}. {hint})") from error
 
 
 def run(config: Config) -> None:

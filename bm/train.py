@@ -67,7 +67,7 @@ class ExperimentMain(HydraMain):
         """
         try:
             return super().get_xp(argv)
-        except (HydraException, OmegaConfBaseException, AssertionError) as error:
+        except (HydraException, OmegaConfBaseException, AssertionError, OSError) as error:
             raise ConfigError(explain_override(argv, str(error))) from error
 
     def get_slurm_config(self) -> SlurmConfig:

@@ -210,6 +210,11 @@ def test_missing_and_dangling_values_are_told():
         from_hydra(OmegaConf.create({"seed": "???"}))
 
 
+def test_group_with_a_name_too_long_for_a_file_is_told():
+    with pytest.raises(ConfigError, match="model"):
+        main.get_xp(["model=" + 300 * "a"])
+
+
 def test_loss_of_the_task_is_that_of_training():
     assert compose("model=convrnn").task.loss == compose("model=convrnn").optim.loss == "l1"
     with pytest.raises(ConfigError, match="task.loss='l1', but optim.loss='mse' is what trains"):

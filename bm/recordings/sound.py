@@ -133,7 +133,7 @@ def _decode(path: Path, size: int, modified: int) -> np.ndarray:
     """All samples, mono: kept, because the pieces of one file are read one after the other."""
     try:
         samples, _ = soundfile.read(path, dtype="float32", always_2d=True)
-    except (soundfile.SoundFileError, RuntimeError) as error:
+    except (soundfile.SoundFileError, RuntimeError, MemoryError) as error:  # a false length
         raise _unreadable(path, size, error) from error
     return samples.mean(axis=1)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from bm.core.messages import DataError
+from bm.studies.downloads.manifest import Manifest
 from bm.studies.downloads.paths import find_files, leads_to, matches, safe_path
 from bm.studies.downloads.unpack import Archive, unpack
 
@@ -111,6 +112,23 @@ def test_damaged_archives_are_named_with_the_remedy(data):
     with pytest.raises(DataError, match=r"a\.zip is damaged or cut off .* Delete it"):
         unpack(archive, data, Archive("a.zip"))
     assert not (data / "a" / "1").exists()
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damaged_content_is_named_however_it_is_compressed(data, compression):
+    archive = data / "a.zip"
+    with zipfile.ZipFile(archive, "w", compression) as file:
+        file.writestr("a/1", bytes(range(256)) * 400)
+    whole = archive.read_bytes()
+    archive.write_bytes(whole[:48] + bytes(16) + whole[64:])
+    with pytest.raises(DataError, match=r"a\.zip is damaged or cut off .* Delete it"):
+        unpack(archive, data, Archive("a.zip"))
+
+
+def test_a_manifest_of_endless_brackets_is_made_anew(data):
+    (data / ".download").mkdir()
+    (data / ".download" / "manifest.json").write_text("[" * 100_000)
+    assert Manifest(data).files("osf", ["*"]) is None
 
 
 def test_an_encrypted_archive_is_for_hands(data):

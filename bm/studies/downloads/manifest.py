@@ -99,7 +99,7 @@ class Manifest:
         if self.file.exists():
             try:
                 self._read()
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
+            except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 logger.warning("%s is unreadable (%s): made anew.", self.file, error)
                 self.listings, self.unpacked = {}, {}
 

@@ -5,6 +5,7 @@ Each file appears whole under its name or not at all, so a run that was killed g
 
 import errno
 import logging
+import lzma
 import os
 import shutil
 import stat
@@ -22,6 +23,8 @@ from bm.studies.downloads.paths import BELOW, make_folder, matches, safe_path
 logger = logging.getLogger(__name__)
 
 AGAIN = "Delete it, and run the same command again to get it anew."
+DECODING = (None, errno.EINVAL)
+"""Numbers of the OSErrors that come of damaged content (bad places, bz2), not of a disk."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,9 @@ def unpack(archive: Path, root: Path, rule: Archive) -> list[RemoteFile]:
                 progress(infos, f"Unpacking {archive.name}", "files"), targets, strict=True
             ):
                 _extract(file, info, root, target)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in DECODING:
+            raise
         raise DataError(f"{archive} is damaged or cut off ({error}). {AGAIN}") from error
     except (RuntimeError, NotImplementedError) as error:
         raise DataError(f"{archive} can't be unpacked: {error}. Unpack it by hand.") from error

@@ -45,6 +45,8 @@ CLUSTER = "BM_SLURM"
 """Environment variable: file of conf/slurm, or path of one, with what to ask of SLURM."""
 TRACEBACK = "traceback.txt"
 """File in the folder of an experiment that was stopped by what users can mend."""
+WHERE = "(Traceback:"
+"""Begins the last line that such an experiment prints; the message stands before it."""
 REQUEUED = 600
 """Seconds that SLURM is given to take a job back."""
 
@@ -134,7 +136,7 @@ def politely(folder: Path) -> Iterator[None]:
         except OSError:  # a full disk may be what stopped us
             logger.debug("Stopped by:", exc_info=True)
         hint = "If that doesn't help: python -m scripts.doctor, with the same arguments."
-        raise SystemExit(f"{error}\n(Traceback: {place}. {hint})") from error
+        raise SystemExit(f"{error}\n{WHERE} {place}. {hint})") from error
 
 
 def run(config: Config) -> None:

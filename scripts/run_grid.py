@@ -38,6 +38,7 @@ import treetable
 from dora.shep import Sheep
 
 from bm.checkpoint import DONE
+from bm.train import WHERE
 from bm.train import main as experiment
 from scripts.command import command
 from scripts.experiments import Grid, find_grid
@@ -241,6 +242,8 @@ def reason(xp: dora.XP) -> str:
     """Where an experiment's output names its last error; its last line if it names none."""
     text = (xp.folder / LOG).read_text(errors="replace").splitlines()
     lines = [line.strip() for line in text if line.strip()] or ["(no output)"]
+    if lines[-1].startswith(WHERE) and len(lines) > 1:
+        return lines[-2]
     errors = [line for line in lines if ERROR.match(line)]
     return (errors or lines)[-1]
 

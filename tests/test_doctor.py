@@ -23,8 +23,9 @@ def failures(printed: str) -> list[str]:
 
 
 @pytest.fixture
-def healthy(tmp_path: Path) -> list[str]:
-    """Arguments of a set-up that works."""
+def healthy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Arguments of a set-up that works, on a machine that may ask the hub."""
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
     return ["preset=demo", f"cache={tmp_path / 'cache'}"]
 
 

@@ -7,7 +7,7 @@ from small_models import CLIP_CONV, make_layouts
 from torch import nn
 
 from bm.models import SimpleConv
-from bm.models.layers import ConvSequence, SubjectEmbedding, SubjectLayers
+from bm.models.layers import ConvSequence, SubjectEmbedding, SubjectLayers, of_subjects
 
 
 def test_each_segment_goes_through_the_matrix_of_its_subject():
@@ -128,3 +128,19 @@ def test_last_layer_without_activation_is_a_convolution_alone():
         "Conv1d", "BatchNorm1d", "ReLU", "Dropout"
     ]  # fmt: skip
     assert [type(part).__name__ for part in stack.sequence[1]] == ["Conv1d"]
+
+
+def test_gradients_of_subjects_have_the_same_bits_on_several_threads():
+    table = torch.randn(4, 64, 64, requires_grad=True)
+    index = torch.arange(256) % 4
+    weights = torch.randn(256, 64, 64)
+    n_threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        found = [
+            torch.autograd.grad((of_subjects(table, index) * weights).sum(), table)[0]
+            for _ in range(10)
+        ]
+    finally:
+        torch.set_num_threads(n_threads)
+    assert all(torch.equal(found[0], other) for other in found[1:])

@@ -80,9 +80,9 @@ def of_subjects(table: Tensor, subject_index: Tensor, n_learned: int | None = No
         fallback; `SimpleConv` refuses unseen subjects then.
     """
     if n_learned is None:
-        return table[subject_index]
+        return table.index_select(0, subject_index)  # `table[...]` adds up gradients in any order
     mean = table[:n_learned].mean(dim=0, keepdim=True)
-    return torch.cat([table, mean])[subject_index]  # -1 is the last row
+    return torch.cat([table, mean]).index_select(0, subject_index % (len(table) + 1))  # -1: last
 
 
 class LayerScale(nn.Module):

@@ -102,7 +102,11 @@ class SpatialAttention(nn.Module):
             layouts, layout_index = layouts[layout_index], torch.arange(len(meg)).to(meg.device)
         if self.heads.ndim == 2:
             weights = self.attention(layouts).to(meg.dtype)
-            return weights[0] @ meg if len(weights) == 1 else weights[layout_index] @ meg
+            return (
+                weights[0] @ meg
+                if len(weights) == 1
+                else weights.index_select(0, layout_index) @ meg
+            )
         if subject_index is None:
             raise ValueError("Attention of its own for each subject needs the subjects' indices.")
         pairs, index = torch.stack([layout_index, subject_index]).unique(dim=1, return_inverse=True)

@@ -102,18 +102,15 @@ class SpatialAttention(nn.Module):
             layouts, layout_index = layouts[layout_index], torch.arange(len(meg)).to(meg.device)
         if self.heads.ndim == 2:
             weights = self.attention(layouts).to(meg.dtype)
-            return (
-                weights[0] @ meg
-                if len(weights) == 1
-                else weights.index_select(0, layout_index) @ meg
-            )
+            one_for_all = len(weights) == 1
+            return (weights[0] if one_for_all else weights.index_select(0, layout_index)) @ meg
         if subject_index is None:
             raise ValueError("Attention of its own for each subject needs the subjects' indices.")
         pairs, index = torch.stack([layout_index, subject_index]).unique(dim=1, return_inverse=True)
         heads = of_subjects(self.heads, pairs[1], self.n_learned)
         scores = torch.einsum("phd,pcd->phc", heads, self.embedding(layouts)[pairs[0]])
         weights = _softmax(scores, self._left_out(layouts)[pairs[0]]).to(meg.dtype)
-        return weights[index] @ meg
+        return weights.index_select(0, index) @ meg
 
     def attention(self, layouts: Tensor) -> Tensor:
         """Weights [L, n_virtual, C] of the sensors of each layout; the mean over the subjects.

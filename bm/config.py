@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Union
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -154,20 +156,9 @@ def flatten(values: Mapping[Any, Any], prefix: str = "") -> dict[str, Any]:
 
 def explain_override(argv: Sequence[str], reason: str) -> str:
     """Why arguments ``key=value`` don't fit into the configuration, with the closest key."""
-    leaves = default_leaves()
-    groups = {key.rsplit(".", depth)[0] for key in leaves for depth in range(1, key.count(".") + 1)}
-    files = {path.name for path in CONF.iterdir() if path.is_dir()}
-    for argument in argv:
-        key = argument.split("=", 1)[0]
-        if key in groups:
-            return (
-                f"{key} is a group of keys: set one of those, such as {_first_within(key, leaves)}."
-            )
-        if key not in leaves and key not in files and not key.startswith(("+", "~", "hydra.")):
-            close = difflib.get_close_matches(key, [*leaves, *files], n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            return f"Unknown key {key}.{hint} conf/config.yaml explains all keys."
-    return f"The configuration can't be composed from {list(argv)}: {reason}"
+    problems = (_problem(argument) for argument in argv)
+    composed = f"The configuration can't be composed from {list(argv)}: {' '.join(reason.split())}"
+    return next((problem for problem in problems if problem), composed)
 
 
 def default_leaves() -> dict[str, Any]:
@@ -209,6 +200,43 @@ def provenance(
         elif sources and (key not in defaults or value != defaults[key]):
             entries.append((key, value, sources[-1]))
     return entries
+
+
+def _problem(argument: str) -> str | None:
+    """What is wrong with one argument, if that can be said without the others."""
+    key, equals, value = argument.partition("=")
+    if not key or not equals:
+        return f"{argument!r} isn't of the form KEY=VALUE, such as optim.lr=3e-4."
+    if key.startswith(("+", "~", "hydra.")):
+        return None
+    leaves = default_leaves()
+    files = {path.name: path for path in CONF.iterdir() if path.is_dir()}
+    groups = {key.rsplit(".", depth)[0] for key in leaves for depth in range(1, key.count(".") + 1)}
+    if key in files:
+        known = [path.stem for path in files[key].glob("*.yaml")]
+        return None if value in known else f"{argument} isn't there. {did_you_mean(value, known)}"
+    if key in groups:
+        return f"{key} is a group of keys: set one of those, such as {_first_within(key, leaves)}."
+    if key not in leaves:
+        ending = [leaf for leaf in leaves if leaf.endswith(f".{key}")]
+        close = ending or difflib.get_close_matches(key, [*leaves, *files], n=1)
+        first = sorted({leaf.split(".")[0] for leaf in leaves} | set(files))
+        hint = f"Did you mean {close[0]!r}?" if close else f"Keys begin with: {', '.join(first)}."
+        return f"Unknown key {key}. {hint} conf/config.yaml explains all keys."
+    return _problem_of_value(argument)
+
+
+def _problem_of_value(argument: str) -> str | None:
+    try:
+        override = OverridesParser.create().parse_override(argument)
+    except HydraException:
+        return (
+            f"The value of {argument!r} can't be read: lists are 'KEY=[A,B]', groups "
+            "'KEY={A: 1}', and a text with other signs than letters is 'KEY=\"TEXT\"', quotes within quotes."
+        )
+    if override.is_sweep_override():
+        return f"{argument!r} has several values: a list is 'KEY=[A,B]'; a grid runs several."
+    return None
 
 
 def _leaves_of(group: str, name: str) -> dict[str, Any]:
@@ -285,5 +313,5 @@ def _convert_union(options: Sequence[Any], value: Any, key: str) -> Any:
 
 def _name(hint: Any) -> str:
     names = {float: "a number", int: "a whole number", bool: "true or false", str: "a text"}
-    groups = {list: "a list", dict: "a group of keys"}
+    groups = {list: "a list, such as [A,B]", dict: "a group of keys"}
     return names.get(hint) or groups.get(typing.get_origin(hint)) or str(hint)

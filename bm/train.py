@@ -57,6 +57,18 @@ if not CONF.is_dir():
     )
 
 
+class ArgumentError(ConfigError, SystemExit):
+    """Arguments that the configuration has no place for.
+
+    Dora's commands end with the message alone, since nothing there catches a SystemExit; for
+    notebooks and scripts it is a ConfigError.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.code = message
+
+
 class ExperimentMain(HydraMain):
     """Dora's entry point, with errors that name the closest key of the configuration."""
 
@@ -65,12 +77,18 @@ class ExperimentMain(HydraMain):
 
         Raises
         ------
-        ConfigError : an argument that the configuration has no place for.
+        ArgumentError : an argument that the configuration has no place for.
         """
         try:
             return super().get_xp(argv)
-        except (HydraException, OmegaConfBaseException, AssertionError, OSError) as error:
-            raise ConfigError(explain_override(argv, str(error))) from error
+        except (
+            HydraException,
+            OmegaConfBaseException,
+            AssertionError,
+            OSError,
+            ValueError,
+        ) as error:
+            raise ArgumentError(explain_override(argv, str(error))) from error
 
     def get_slurm_config(self) -> SlurmConfig:
         """What `dora grid` and `dora launch` ask of SLURM, before their flags.
@@ -103,12 +121,14 @@ def experiment(run: Callable[[DictConfig], None]) -> ExperimentMain:
 @experiment
 def main(cfg: DictConfig) -> None:
     """Train and test the experiment that Dora has opened, alone or as one of several processes."""
-    config = from_hydra(cfg)
+    folder = Path(dora.get_xp().folder)
+    with politely(folder):
+        config = from_hydra(cfg)
     if get_distrib_spec().world_size > 1:
         set_distrib_env()
         distrib.start()
     try:
-        with politely(Path(dora.get_xp().folder)), distrib.explaining():
+        with politely(folder), distrib.explaining():
             run(config)
     finally:
         distrib.stop()

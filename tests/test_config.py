@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -213,6 +215,39 @@ def test_missing_and_dangling_values_are_told():
 def test_group_with_a_name_too_long_for_a_file_is_told():
     with pytest.raises(ConfigError, match="model"):
         main.get_xp(["model=" + 300 * "a"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["optim.batch_siz=3"], r"Unknown key optim\.batch_siz\. Did you mean 'optim\.batch_size'"),
+        (["seed=1", "lr=3"], r"Unknown key lr\. Did you mean 'optim\.lr'\?"),
+        (["nosuch.key=1"], r"Unknown key nosuch\.key\. Keys begin with: audit, cache, .*, wandb\."),
+        (
+            ["preset=compct"],
+            r"preset=compct isn't there\. Did you mean 'compact'\? Allowed: compact,",
+        ),
+        (["dset=3"], r"dset is a group of keys: set one of those, such as dset\."),
+        (["optim.lr"], r"'optim\.lr' isn't of the form KEY=VALUE"),
+        (["=3"], r"'=3' isn't of the form KEY=VALUE"),
+        (["dset.selections=[a"], r"The value of 'dset\.selections=\[a' can't be read: lists are"),
+        (["seed=1,2"], r"'seed=1,2' has several values: a list is 'KEY=\[A,B\]'"),
+        (["+optim.lr=3"], r"can't be composed from .*already at 'optim\.lr'.*remove \+ prefix"),
+        (["optim.lr=${nosuch}"], r"can't be composed from .*Interpolation key 'nosuch' not found"),
+    ],
+)
+def test_argument_that_has_no_place_is_named_with_the_remedy_on_one_line(arguments, message):
+    with pytest.raises(ConfigError, match=message) as error:
+        main.get_xp(arguments)
+    assert "\n" not in str(error.value)
+
+
+def test_wrong_argument_ends_dora_with_the_message_alone(tmp_path, python_env):
+    command = [sys.executable, "-m", "dora", "-P", "bm", "run", "nosuch.key=1"]
+    ended = subprocess.run(command, cwd=tmp_path, env=python_env, capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("Unknown key nosuch.key.")
+    assert len(ended.stderr.splitlines()) == 1
 
 
 def test_loss_of_the_task_is_that_of_training():

@@ -463,6 +463,9 @@ def test_what_users_can_mend_is_one_message_and_the_traceback_a_file(run):
     (file,) = re.findall(r"Traceback: (\S+)\. If", message)
     assert "Traceback (most recent call last)" in Path(file).read_text()
     assert "python -m scripts.doctor" in message
+    with pytest.raises(SystemExit) as stopped:
+        run("optim.lr=fast")  # told before anything is built
+    assert str(stopped.value.code).startswith("optim.lr='fast' should be a number.\n(Traceback: ")
 
 
 def test_end_of_a_run_says_what_to_type_next():

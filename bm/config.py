@@ -232,7 +232,8 @@ def _problem_of_value(argument: str) -> str | None:
     except HydraException:
         return (
             f"The value of {argument!r} can't be read: lists are 'KEY=[A,B]', groups "
-            "'KEY={A: 1}', and a text with other signs than letters is 'KEY=\"TEXT\"', quotes within quotes."
+            "'KEY={A: 1}', and a text with other signs than letters is 'KEY=\"TEXT\"', quotes "
+            "within quotes."
         )
     if override.is_sweep_override():
         return f"{argument!r} has several values: a list is 'KEY=[A,B]'; a grid runs several."

@@ -1,12 +1,10 @@
-"""Every code block of the pages: commands and options exist, code compiles, links lead somewhere.
+"""Code blocks of the pages: commands and options exist, data can be read, links lead somewhere.
 
-Blocks that take neither a download, a cluster nor an experiment are run, here or in the tests of
-their page (`RUN_BY`). Of the others every command is checked as far as it goes without running it.
+Here every command is checked as far as that goes without running it. Code is run by
+`test_docs_run.py`, or by the test of its page (`RUN_BY`).
 """
 
-import ast
 import importlib
-import inspect
 import json
 import re
 import tomllib
@@ -14,36 +12,19 @@ from pathlib import Path
 
 import pytest
 import yaml
-from doc_blocks import Block, blocks_of, commands_of
+from doc_blocks import PAGES, ROOT, RUN_BY, SHELL, Block, blocks_of, commands_of, is_shell
 
-from bm import play
 from bm.config import UNSUPPORTED, default_leaves, from_hydra
 from bm.train import main as experiment
 from scripts import run_grid
 from scripts.arguments import UsageError
 from scripts.options import divide
 
-ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCKS = [block for page in PAGES for block in blocks_of(page)]
-SHELL, OTHERS = ("bash", "sh"), ("source", "export", "pip", "globus", "sudo", "jupyter", "hf")
-"""Languages of commands; commands that aren't ours."""
-RUN_BY = {
-    "adding-a-feature.md": "test_docs_feature.py",
-    "adding-a-study.md": "test_plugins.py",
-    "models.md": "test_docs_models.py",
-    "predict.md": "test_decoder.py",
-}
-"""Pages whose Python is run as it is written, and where."""
-PARSED = ("README.md", "alignment.md", "notebooks.md", "your-own-data.md")
-"""Pages whose Python needs an experiment or data of one's own: it compiles, and its names exist."""
+OTHERS = ("source", "export", "pip", "globus", "sudo", "jupyter", "hf")
+"""Commands that aren't ours."""
 POSITIONAL = {"import_published": 2, "download": 1, "check_study": 1, "run_grid": 1}
 """Arguments without a key that scripts take."""
-
-
-def is_shell(block: Block) -> bool:
-    first = block.text.lstrip().split(" ")[0]
-    return block.language in SHELL or (not block.language and first in ("dora", "python", "pip"))
 
 
 COMMANDS = [
@@ -51,11 +32,6 @@ COMMANDS = [
     for block in BLOCKS
     if is_shell(block)
     for command in commands_of(block)
-]
-PYTHON = [
-    pytest.param(one, id=f"{one.page} {k}")
-    for k, one in enumerate(BLOCKS)
-    if one.language == "python"
 ]
 
 
@@ -130,35 +106,9 @@ def test_wrong_options_would_be_noticed():
         check_dora(["run", "optim.lrr=3"])
 
 
-@pytest.mark.parametrize("block", PYTHON)
-def test_python_of_a_page_is_run_or_at_least_names_what_exists(block):
-    tree = ast.parse(block.text)
-    for node in ast.walk(tree):
-        if isinstance(node, ast.ImportFrom) and str(node.module).split(".")[0] in ("bm", "scripts"):
-            module = importlib.import_module(str(node.module))
-            for alias in node.names:
-                if not hasattr(module, alias.name):
-                    importlib.import_module(f"{node.module}.{alias.name}")
-    assert block.page in PARSED or block.page in RUN_BY
-    if block.page in RUN_BY:
-        assert block.page in (ROOT / "tests" / RUN_BY[block.page]).read_text()
-
-
-@pytest.mark.parametrize(
-    "page", [page for page in PAGES if page.name not in RUN_BY], ids=lambda page: page.name
-)
-def test_calls_of_play_on_a_page_have_the_right_arguments(page):
-    for block in blocks_of(page):
-        if block.language != "python":
-            continue
-        for node in ast.walk(ast.parse(block.text)):
-            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
-                continue
-            owner = node.func.value
-            if isinstance(owner, ast.Name) and owner.id == "play":
-                signature = inspect.signature(getattr(play, node.func.attr))
-                keywords = {str(keyword.arg): None for keyword in node.keywords}
-                signature.bind(*node.args, **keywords)
+@pytest.mark.parametrize("page", RUN_BY)
+def test_page_has_a_test_of_its_own(page):
+    assert page in (ROOT / "tests" / RUN_BY[page]).read_text()
 
 
 def test_data_in_pages_can_be_read():

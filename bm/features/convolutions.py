@@ -1,16 +1,15 @@
-"""The convolutions of a wav2vec2-like model, the same numbers in half the time on a CPU.
+"""The convolutions of a wav2vec2-like model, the same numbers in less than half the time on a CPU.
 
 They take a quarter of the model's time there, half of it to move large arrays: each layer is
 normalised over its channels, for which transformers puts them last and back first again. Here they
-stay last, and the sound is worked through in stretches whose arrays the processor's cache can hold.
+stay last, kernels are split into matrices that multiply the values where they lie, and the sound is
+worked through in stretches whose arrays the processor's cache can hold.
 """
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 FRAMES_AT_ONCE = 100
 """On a CPU, over the whole batch."""
@@ -27,17 +26,18 @@ class LocalConvolutions(nn.Module):
 
     Parameters
     ----------
-    convolutions : the model's own, with `has_local_frames`.
+    convolutions : the model's own, with `has_local_frames`; their weights are copied.
     """
 
     def __init__(self, convolutions: Any):
         super().__init__()
-        self.layers: Any = convolutions.conv_layers
-        self.strides = [layer.conv.stride[0] for layer in self.layers]
-        self.hop = math.prod(self.strides)
+        layers = [LocalConvolution(layer) for layer in convolutions.conv_layers]
+        self.layers = nn.ModuleList(layers)
+        self.hop = 1
         self.width = 1  # of the sound that one frame sees
-        for layer, stride in zip(reversed(self.layers), reversed(self.strides), strict=True):
-            self.width = (self.width - 1) * stride + layer.conv.kernel_size[0]
+        for layer in reversed(layers):
+            self.width = (self.width - 1) * layer.stride + layer.width
+            self.hop *= layer.stride
 
     def forward(self, sound: Tensor) -> Tensor:
         """[B, n_samples] to [B, F, n_frames]."""
@@ -52,9 +52,43 @@ class LocalConvolutions(nn.Module):
     def _frames(self, sound: Tensor) -> Tensor:
         """[B, n_samples] to [B, n_frames, F]."""
         values = sound[..., None]
-        for layer, stride in zip(self.layers, self.strides, strict=True):
-            weight = layer.conv.weight.transpose(1, 2)  # [outputs, kernel, inputs]
-            seen = values.unfold(1, weight.shape[1], stride).transpose(2, 3)
-            values = F.linear(seen.flatten(2), weight.flatten(1), layer.conv.bias)
-            values = layer.activation(layer.layer_norm(values))
+        for layer in self.layers:
+            values = layer(values)
         return values
+
+
+class LocalConvolution(nn.Module):
+    """A convolution over time with its norm and activation, from [B, n, C] to [B, m, F].
+
+    The steps of the kernel are split into parts of at most a stride: what such a part sees of one
+    place and of the next doesn't overlap, so that no copy is needed to multiply it.
+
+    Parameters
+    ----------
+    layer : the model's own.
+    """
+
+    def __init__(self, layer: Any):
+        super().__init__()
+        self.stride = layer.conv.stride[0]
+        weight = layer.conv.weight.detach().permute(2, 1, 0)  # [steps, C, F]
+        self.width = len(weight)
+        self.parts = nn.ParameterList(
+            nn.Parameter(part.flatten(0, 1).contiguous(), requires_grad=False)
+            for part in weight.split(self.stride)
+        )
+        bias = layer.conv.bias
+        self.bias = weight.new_zeros(weight.shape[2]) if bias is None else bias
+        self.norm = layer.layer_norm
+        self.activation = layer.activation
+
+    def forward(self, values: Tensor) -> Tensor:
+        """[B, n, C] to [B, m, F]."""
+        n_places = (values.shape[1] - self.width) // self.stride + 1
+        sums = self.bias.repeat(len(values) * n_places, 1)
+        for index, part in enumerate(self.parts):
+            n_steps = len(part) // values.shape[2]
+            seen = values[:, index * self.stride :].unfold(1, n_steps, self.stride)[:, :n_places]
+            sums.addmm_(seen.transpose(2, 3).flatten(2).flatten(0, 1), part)
+        result: Tensor = self.activation(self.norm(sums.unflatten(0, (-1, n_places))))
+        return result

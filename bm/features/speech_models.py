@@ -18,12 +18,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.utils.parametrize import remove_parametrizations
 from torch.nn.utils.rnn import pad_sequence
 
 # Only bm.features.speech imports this file, and late: transformers takes a second to import.
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel
 from transformers.utils import logging as transformers_logging
 
+from bm.core.machine import keep_freed_memory
 from bm.core.messages import DataError, check_choice
 from bm.features.convolutions import LocalConvolutions, has_local_frames
 
@@ -151,6 +153,11 @@ class SpeechModel:
             model = _make_random(config) if is_random else _load_model(about.folder, config)
         if about.kind in WAVE_MODELS and has_local_frames(model.feature_extractor):
             model.feature_extractor = LocalConvolutions(model.feature_extractor)
+        for module in model.modules():
+            for name in list(getattr(module, "parametrizations", ())):
+                remove_parametrizations(module, name)  # else computed anew for each piece
+        if self.device.type == "cpu":
+            keep_freed_memory()
         encoder = model.encoder if about.kind == "whisper" else model
         self.model = encoder.to(self.device, self.dtype).eval()
 

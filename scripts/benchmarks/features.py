@@ -9,16 +9,21 @@ Options:
   n_threads=0       of torch; 0: all cores
   repeats=5
 
-Unit: seconds of sound per second, from samples to frames; models are loaded before. "bm, plain
-convolutions" shows what `bm.features.convolutions` brings. The row "difference" holds the largest
-one between the frames of bm and of the reference. Rows of unit "GB" hold the peak memory of a fresh
-process (on a GPU: of the GPU) that loads a model and runs once, all included.
+Unit: seconds of sound per second, from samples to frames; models are loaded before, each in a
+process of its own. "bm, plain convolutions" shows what `bm.features.convolutions` brings. The row
+"difference" holds the largest one between the frames of bm and of the reference. Rows of unit "GB"
+hold the peak memory of these processes (on a GPU: of the GPU), model and all included.
 """
 
+import contextlib
 import tempfile
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -36,6 +41,7 @@ SENTENCE = (1.5, 5.0)
 PLAIN, OURS, HALFWAY = "plain", "bm", "bm, plain convolutions"
 
 Encode = Callable[[Sequence[Tensor]], list[np.ndarray]]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -54,21 +60,17 @@ class Settings:
 
 
 def run(settings: Settings) -> list[Row]:
-    """Measure speed side by side, then the memory of each on its own."""
-    torch.set_num_threads(settings.n_threads or n_cores())
-    with tempfile.TemporaryDirectory() as name:
+    """Measure speed side by side, each case in a process of its own, and the memory of each."""
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = save_model(Path(name), settings)
-        pieces = make_pieces(settings.n_pieces)
-        cases = {kind: load(kind, folder, settings) for kind in (PLAIN, HALFWAY, OURS)}
-        difference = largest_difference(cases[PLAIN](pieces), cases[OURS](pieces))
-        n_seconds = sum(map(len, pieces)) / SAMPLE_RATE
-        work = {kind: _speed(encode, pieces, n_seconds, settings) for kind, encode in cases.items()}
-        rows = rows_of("features", "s/s", in_turn(work, settings.repeats), PLAIN)
-        del cases, work
-        peaks = {
-            kind: [memory.in_fresh_process(run_once, kind, folder, settings)]
-            for kind in (PLAIN, OURS)
+        cases = {
+            kind: stack.enter_context(_process(kind, folder, settings))
+            for kind in (PLAIN, HALFWAY, OURS)
         }
+        work = {kind: partial(_in, process, speed) for kind, process in cases.items()}
+        rows = rows_of("features", "s/s", in_turn(work, settings.repeats), PLAIN)
+        peaks = {kind: [_in(cases[kind], peak)] for kind in (PLAIN, OURS)}
+        difference = largest_difference(*(_in(cases[kind], frames) for kind in (PLAIN, OURS)))
     rows += rows_of("features", "GB", peaks, PLAIN, less_is_better=True)
     return [*rows, *rows_of("features", "difference", {OURS: [difference]})]
 
@@ -122,14 +124,14 @@ def load_plain(folder: Path, settings: Settings) -> Encode:
     extractor = AutoFeatureExtractor.from_pretrained(folder)
 
     @torch.inference_mode()
-    def frames(piece: Tensor) -> np.ndarray:
+    def encode(piece: Tensor) -> np.ndarray:
         inputs = extractor(piece.numpy(), sampling_rate=SAMPLE_RATE, return_tensors="pt")
         outputs = model(**inputs.to(settings.device), output_hidden_states=True)
         chosen = torch.stack([outputs.hidden_states[layer] for layer in settings.layers])
         found: np.ndarray = chosen.mean(dim=0)[0].cpu().numpy()
         return found
 
-    return lambda pieces: [frames(piece) for piece in sorted(pieces, key=len, reverse=True)]
+    return lambda pieces: [encode(piece) for piece in sorted(pieces, key=len, reverse=True)]
 
 
 def largest_difference(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> float:
@@ -137,16 +139,46 @@ def largest_difference(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -
     return max(float(np.abs(a - b).max()) for a, b in zip(one, other, strict=True))
 
 
-def run_once(kind: str, folder: Path, settings: Settings) -> float:
-    """Peak of memory in GB."""
+@dataclass(frozen=True)
+class Case:
+    """What a process measures: a loaded model and its work."""
+
+    encode: Encode
+    pieces: Sequence[Tensor]
+    settings: Settings
+
+
+_case: list[Case] = []
+"""Of this process, once prepared."""
+
+
+def prepare(kind: str, folder: Path, settings: Settings) -> None:
+    """Load the model in a fresh process."""
     torch.set_num_threads(settings.n_threads or n_cores())
-    load(kind, folder, settings)(make_pieces(settings.n_pieces))
-    if settings.device.startswith("cuda"):
+    _case.append(Case(load(kind, folder, settings), make_pieces(settings.n_pieces), settings))
+
+
+def frames() -> list[np.ndarray]:
+    """Frames [n, F] of each piece."""
+    return _case[0].encode(_case[0].pieces)
+
+
+def speed() -> float:
+    """Seconds of sound per second."""
+    n_seconds = sum(map(len, _case[0].pieces)) / SAMPLE_RATE
+    return n_seconds / seconds(frames, _case[0].settings.device)
+
+
+def peak() -> float:
+    """Most memory in GB so far; on a GPU, of the GPU."""
+    if _case[0].settings.device.startswith("cuda"):
         return torch.cuda.max_memory_allocated() / 1e9
     return memory.peak() / 1e9
 
 
-def _speed(
-    encode: Encode, pieces: Sequence[Tensor], n_seconds: float, settings: Settings
-) -> Callable[[], float]:
-    return lambda: n_seconds / seconds(lambda: encode(pieces), settings.device)
+def _process(kind: str, folder: Path, settings: Settings) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(1, get_context("spawn"), prepare, (kind, folder, settings))
+
+
+def _in(process: ProcessPoolExecutor, work: Callable[[], Result]) -> Result:
+    return process.submit(work).result()

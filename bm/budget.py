@@ -31,7 +31,8 @@ class Budget:
 
     Attributes
     ----------
-    signals, features : of all recordings, which are there already; nothing for signals on disk.
+    signals, features : of all recordings, which are there already, features also scaled; nothing
+        for signals on disk.
     model : weights and what training keeps beside them.
     segment : signals, targets and activations of a segment while it is learned from.
     n_segments : at a time.
@@ -49,11 +50,17 @@ class Budget:
     def of(cls, solver: Solver) -> "Budget":
         """Count what a solver has, and what a few of its segments take."""
         train, training = solver.splits.datasets["train"], solver.training
+        scaled = solver.segments("train")  # first of all, as it takes of what is free
+        tables = {
+            table.data_ptr(): table.nbytes
+            for stimuli in (train.stimuli, scaled.stimuli)
+            for table in (*stimuli.rows, *stimuli.timelines)
+        }
         weights = sum(one.nbytes for one in solver.models.state_dict().values())
         n_at_once = min(training.micro_batch or training.batch_size, training.batch_size)
         return cls(
             signals=train.store.n_bytes if train.store.residency != "disk" else 0,
-            features=sum(rows.nbytes for rows in (*train.stimuli.rows, *train.stimuli.timelines)),
+            features=sum(tables.values()),
             model=weights * (1 + COPIES),
             segment=segment_bytes(solver),
             n_segments=min(n_at_once, len(train)),

@@ -7,8 +7,10 @@ mean and standard deviation. Reference: Défossez et al. 2023, doi:10.1038/s4225
 import logging
 import mmap
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -17,13 +19,18 @@ from torch import Tensor
 from bm.core.cache import Cache
 from bm.core.hashing import array_checksum
 from bm.segments import SegmentBatch, SegmentGatherer
+from bm.segments.gather import Segments, Stimuli
+from bm.segments.store import free_memory
 
 logger = logging.getLogger(__name__)
+
 
 VERSION = 1
 FITTED = "scaler.pt"
 SMALLEST_SPREAD = 1e-6
 """Columns that deviate less, relative to their mean, are constant but for rounding."""
+TABLE_SHARE = 0.25
+"""Of the memory that is free: what a scaled copy of the tables of features may take."""
 
 
 def robust_scale(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -80,6 +87,7 @@ class BatchScaler:
         self.centre = self.scale = torch.empty(0, 0)
         self.feature_centre = self.feature_scale = torch.empty(0)
         self.fitted_on = torch.empty(0, 2, dtype=torch.int64)
+        self._tables: WeakKeyDictionary[Stimuli, Stimuli] = WeakKeyDictionary()
 
     def fit(self, train: SegmentGatherer, n_recordings: int, seed: int) -> "BatchScaler":
         """Estimate all statistics on training segments, drawn at random from `seed`.
@@ -179,16 +187,39 @@ class BatchScaler:
             centres.append(centre)
             scales.append(scale)
         self.feature_centre, self.feature_scale = torch.cat(centres), torch.cat(scales)
+        self._tables.clear()
 
-    def __call__(self, batch: SegmentBatch) -> SegmentBatch:
-        """Scaled copy of a batch; rejected segments are missing from it."""
+    def with_scaled_features(self, segments: Segments) -> Segments:
+        """The same segments, whose batches come with scaled features.
+
+        A row of a table is seen by several samples of many segments, but scaled once here; the
+        numbers are the same. Where there is no room for a second table, nothing is changed: the
+        features of each batch are scaled then.
+        """
+        stimuli = segments.stimuli
+        if stimuli not in self._tables:
+            n_bytes = sum(rows.nbytes for rows in stimuli.rows)
+            if stimuli.is_scaled or n_bytes > TABLE_SHARE * free_memory(segments.store.home):
+                return segments
+            self._tables[stimuli] = self._scaled(stimuli)
+        return segments.with_stimuli(self._tables[stimuli])
+
+    def __call__(self, batch: SegmentBatch, in_place: bool = False) -> SegmentBatch:
+        """Scaled copy of a batch; rejected segments are missing from it.
+
+        Parameters
+        ----------
+        in_place : the batch's own signals are overwritten: nobody else needs them.
+        """
         self._move(batch.meg.device)
         centre = self.centre[batch.recording_index][..., None]
         scale = self.scale[batch.recording_index][..., None]
-        meg = batch.meg - centre
+        meg = batch.meg.sub_(centre) if in_place else batch.meg - centre
         meg /= scale  # in place: fresh memory costs more than the arithmetic
-        features = batch.features - self.feature_centre[:, None]
-        features /= self.feature_scale[:, None]
+        features = batch.features
+        if not batch.has_scaled_features:
+            features = features - self.feature_centre[:, None]
+            features /= self.feature_scale[:, None]
         wanted = []
         if self.clip:
             meg.clamp_(-self.max_scale, self.max_scale)
@@ -196,10 +227,7 @@ class BatchScaler:
             wanted.append((meg.abs() <= self.max_scale).flatten(1).all(dim=1))
         if self.exclude_empty_features:
             wanted.append(batch.mask.flatten(1).any(dim=1))
-        scaled = SegmentBatch(
-            meg, features, batch.mask, batch.subject_index, batch.recording_index,
-            batch.layout_index, batch.row,
-        )  # fmt: skip
+        scaled = replace(batch, meg=meg, features=features, has_scaled_features=True)
         if not wanted:  # nothing that the host would have to wait for
             return scaled
         keep = torch.stack(wanted).all(dim=0)
@@ -214,6 +242,20 @@ class BatchScaler:
         for name in (*_TENSORS, *_NUMBERS):
             setattr(self, name, state[name])
         self.fitted_on = state.get("fitted_on", self.fitted_on[:0])
+        self._tables.clear()
+
+    def _scaled(self, stimuli: Stimuli) -> Stimuli:
+        """The same stimuli with scaled rows; a table that nothing changes is shared."""
+        sizes = [rows.shape[1] for rows in stimuli.rows]
+        tables = []
+        for rows, centre, scale in zip(
+            stimuli.rows, self.feature_centre.split(sizes), self.feature_scale.split(sizes),
+            strict=True,
+        ):  # fmt: skip
+            if centre.any() or (scale != 1).any():
+                rows = rows.sub(centre.to(rows.device)).div_(scale.to(rows.device))
+            tables.append(rows)
+        return replace(stimuli, rows=tables, is_scaled=True)
 
     def _move(self, device: torch.device) -> None:
         if self.centre.device != device:

@@ -20,7 +20,6 @@ from bm import distrib
 from bm.accumulation import backward_in_parts
 from bm.checkpoint import CHECKPOINT, check_same_data, read_checkpoint, write_checkpoint
 from bm.classes import RegressionClassificationLoss, class_accuracy
-from bm.core.hashing import digest
 from bm.core.progress import progress
 from bm.divergence import LossWatch
 from bm.evaluation import Prediction, Retrieval, Watch, retrieve
@@ -29,8 +28,8 @@ from bm.losses import spectral_penalty
 from bm.objective import Objective
 from bm.optimizer import Optimizer, OptimizerSettings
 from bm.scaling import BatchScaler
-from bm.segments import SegmentBatch, SegmentLoader, Splits, align_to_delay
-from bm.training import History, Training, mean_loss
+from bm.segments import SegmentBatch, SegmentDataset, SegmentLoader, Splits, align_to_delay
+from bm.training import History, Training, check_ranks, mean_loss
 
 logger = logging.getLogger(__name__)
 
@@ -91,7 +90,7 @@ class Solver:
     def run(self) -> History:
         """Train to the end, from the checkpoint if there is one; returns the history."""
         self.restore()
-        self._check_ranks()
+        check_ranks(self.training, self.splits, self.models, len(self.history))
         while not self.is_finished:
             self._run_epoch(len(self.history))
             self.save()
@@ -99,6 +98,10 @@ class Solver:
                 self.publish(self.history)
         logger.info("Best epoch: %d, valid loss %.4f.", self.best_epoch + 1, self.best_loss)
         return self.history
+
+    def segments(self, split: str) -> SegmentDataset:
+        """Segments of a split, with scaled features if these have room in memory."""
+        return self.scaler.with_scaled_features(self.splits.datasets[split])
 
     @property
     def is_finished(self) -> bool:
@@ -136,7 +139,7 @@ class Solver:
         policy, dataset = self.training.on_bad_loss, loader.dataset
         watch = LossWatch(policy, self.models, dataset, self.scaler, epoch, every, self.folder)
         for number, batch in enumerate(bar, epoch * len(loader)):
-            scaled = self.scaler(batch)
+            scaled = self.scaler(batch, in_place=True)
             of_ranks = distrib.counts(len(scaled))
             if not watch.has_all(of_ranks):
                 continue
@@ -181,7 +184,8 @@ class Solver:
         """Loss on the validation split: the same batches in every epoch."""
         self.models.eval()
         mean = distrib.Mean()
-        for batch in map(self.scaler, self._loader("valid", self.training.max_batches).epoch(0)):
+        for unscaled in self._loader("valid", self.training.max_batches).epoch(0):
+            batch = self.scaler(unscaled, in_place=True)
             prediction, mask = self._forward(batch)
             loss = self.objective(prediction.estimate, prediction.target, batch.row, mask, "valid")
             mean.add(loss, len(batch))
@@ -312,7 +316,7 @@ class Solver:
     ) -> SegmentLoader:
         training = self.training
         return SegmentLoader(
-            self.splits.datasets[split],
+            self.segments(split),
             batch_size or training.batch_size,
             training.device,
             training.seed,
@@ -321,16 +325,6 @@ class Solver:
             distrib.rank(),
             distrib.world_size(),
         )
-
-    def _check_ranks(self) -> None:
-        """Make sure that all ranks start from the same, and say how they share a batch."""
-        if distrib.world_size() == 1:
-            return
-        sizes = [len(dataset) for dataset in self.splits.datasets.values()]
-        weights = [weight.double().sum().item() for weight in self.models.state_dict().values()]
-        begun = digest([self.splits.recordings, sizes, weights, len(self.history)])
-        distrib.check_alike(begun, "recordings, segments or initial weights")
-        distrib.share_batch(self.training.batch_size, self.training.negatives_scope)
 
     def _forward(self, batch: SegmentBatch) -> tuple[Prediction, Tensor | None]:
         """Predict a scaled batch; also the mask [B, 1, T] of samples that count, if not all do."""

@@ -4,9 +4,12 @@ import math
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
 from bm import distrib
+from bm.core.hashing import digest
 from bm.core.messages import check_choice
+from bm.segments import Splits
 
 ON_BAD_LOSS = ("error", "skip")
 """What to do where a loss isn't finite: stop, or leave out the batch."""
@@ -108,6 +111,17 @@ def mean_loss(losses: distrib.Mean, stage: str) -> float:
     if not math.isfinite(mean):
         raise diverged(mean, stage)
     return mean
+
+
+def check_ranks(training: Training, splits: Splits, models: nn.Module, n_epochs: int) -> None:
+    """Make sure that all ranks start from the same, and say how they share a batch."""
+    if distrib.world_size() == 1:
+        return
+    sizes = [len(dataset) for dataset in splits.datasets.values()]
+    weights = [weight.double().sum().item() for weight in models.state_dict().values()]
+    begun = digest([splits.recordings, sizes, weights, n_epochs])
+    distrib.check_alike(begun, "recordings, segments or initial weights")
+    distrib.share_batch(training.batch_size, training.negatives_scope)
 
 
 def diverged(loss: float, stage: str, kept: str = "") -> FloatingPointError:

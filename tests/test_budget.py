@@ -63,7 +63,9 @@ def test_budget_holds_signals_features_and_as_many_segments_as_are_held(solver):
     train = solver.splits.datasets["train"]
     n_samples = sum(len(array) for array in train.store.arrays)
     assert found.signals == n_samples * 16 * 4
-    assert found.features > sum(rows.nbytes for rows in train.stimuli.rows)
+    rows, *others = train.stimuli.rows
+    assert not others
+    assert found.features == 2 * rows.nbytes + train.stimuli.timelines[0].nbytes  # also scaled
     assert found.n_segments == 32
     assert found.batch == 32 * found.segment
     assert found.fits

@@ -9,9 +9,10 @@ import pytest
 import torch
 from helpers import SmallRecording, make_splits, tell_story
 
+from bm import scaling
 from bm.core.cache import Cache
 from bm.scaling import BatchScaler, robust_scale
-from bm.segments import SegmentDataset, Splits
+from bm.segments import SegmentBatch, SegmentDataset, Splits
 
 N_BASELINE, N_TIMES = 61, 361
 
@@ -272,6 +273,60 @@ def test_segments_without_words_can_be_rejected(splits):
     assert kept.row.tolist() == batch.row[has_words].tolist()
 
 
+# Tables that are scaled as a whole
+
+
+def test_scaled_tables_and_scaling_in_place_give_the_same_batch_to_the_bit(splits):
+    train = splits.datasets["train"]
+    scaler = fit(train)
+    rows = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
+    expected = scaler(train.gather(rows))
+    assert expected.features.std() > 0.5
+    prepared = scaler.with_scaled_features(train)
+    batch = prepared.gather(rows)
+    assert torch.equal(batch.features, expected.features)
+    assert torch.equal(batch.meg, train.gather(rows).meg)
+    scaled = scaler(batch, in_place=True)
+    assert scaled.meg.data_ptr() == batch.meg.data_ptr()
+    for name in SegmentBatch.__dataclass_fields__:
+        one, other = getattr(scaled, name), getattr(expected, name)
+        assert torch.equal(torch.as_tensor(one), torch.as_tensor(other)), name
+    assert type(prepared) is SegmentDataset
+    assert prepared.table is train.table
+    assert not train.gather(rows).has_scaled_features  # as they were, for who asks
+
+
+def test_splits_share_scaled_tables_and_features_that_stay_as_they_are(splits):
+    scaler = fit(splits.datasets["train"])
+    train, test = (scaler.with_scaled_features(splits.datasets[name]) for name in ("train", "test"))
+    assert train.stimuli is test.stimuli
+    assert scaler.with_scaled_features(train) is train
+    (mel, words), before = train.stimuli.rows, splits.datasets["train"].stimuli.rows
+    assert words is before[1]  # a class
+    assert mel.data_ptr() != before[0].data_ptr()
+
+
+def test_without_room_for_scaled_tables_each_batch_is_scaled(splits, monkeypatch):
+    train = splits.datasets["train"]
+    n_bytes = sum(rows.nbytes for rows in train.stimuli.rows)
+    monkeypatch.setattr(scaling, "free_memory", lambda device: 3.9 * n_bytes)
+    assert fit(train).with_scaled_features(train) is train
+    monkeypatch.setattr(scaling, "free_memory", lambda device: 4.1 * n_bytes)
+    assert fit(train).with_scaled_features(train) is not train
+
+
+def test_tables_are_scaled_anew_with_other_statistics(splits):
+    train = splits.datasets["train"]
+    scaler = fit(train)
+    assert scaler.with_scaled_features(train).stimuli.rows[0].std() > 0.5
+    state = scaler.state_dict()
+    state["feature_scale"] = 2 * state["feature_scale"]
+    scaler.load_state_dict(state)
+    rows = torch.arange(5)
+    now = scaler.with_scaled_features(train).gather(rows).features
+    assert torch.equal(now, scaler(train.gather(rows)).features)
+
+
 # State
 
 
@@ -285,7 +340,8 @@ def test_state_survives_a_checkpoint(splits, tmp_path: Path):
     one, two = scaler(batch), other(batch)
     assert torch.equal(one.meg, two.meg)
     assert torch.equal(one.features, two.features)
-    assert vars(scaler).keys() == vars(other).keys() == scaler.state_dict().keys()
+    public = {name for name in vars(scaler) if not name.startswith("_")}
+    assert public == scaler.state_dict().keys()
 
 
 def test_clamp_must_be_positive():

@@ -49,7 +49,8 @@ def datasets(prepared: list[Prepared], stored: Cache) -> dict[str, SegmentDatase
 
 def assert_same(one: SegmentBatch, other: SegmentBatch) -> None:
     for name in SegmentBatch.__dataclass_fields__:
-        assert torch.equal(getattr(one, name).cpu(), getattr(other, name).cpu()), name
+        left, right = getattr(one, name), getattr(other, name)
+        assert torch.equal(torch.as_tensor(left).cpu(), torch.as_tensor(right).cpu()), name
 
 
 def make_signal(n_samples: int, n_sensors: int, seed: int, path: Path) -> Signal:

@@ -1,6 +1,8 @@
 """A batch of segments."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor
 
@@ -16,6 +18,7 @@ class SegmentBatch:
     mask : [B, 1, T] bool, where a word is heard.
     subject_index, recording_index, layout_index : [B].
     row : [B], row of the split's table of segments.
+    has_scaled_features : whether the features come from a table that was scaled as a whole.
     """
 
     meg: Tensor
@@ -25,21 +28,24 @@ class SegmentBatch:
     recording_index: Tensor
     layout_index: Tensor
     row: Tensor
+    has_scaled_features: bool = False
 
     def __len__(self) -> int:
         return len(self.meg)
 
     def select(self, keep: Tensor) -> "SegmentBatch":
         """Only the segments marked in `keep` [B]."""
-        return SegmentBatch(*(getattr(self, name)[keep] for name in self.__dataclass_fields__))
+        return self._each(lambda tensor: tensor[keep])
 
     def to(self, device: str, non_blocking: bool = False) -> "SegmentBatch":
         """The same batch on another device."""
-        moved = {
-            name: getattr(self, name).to(device, non_blocking=non_blocking)
-            for name in self.__dataclass_fields__
+        return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "SegmentBatch":
+        changed: dict[str, Any] = {
+            name: change(one) for name, one in vars(self).items() if isinstance(one, Tensor)
         }
-        return replace(self, **moved)
+        return replace(self, **changed)
 
 
 def align_to_delay(

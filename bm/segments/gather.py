@@ -4,14 +4,17 @@ Enters: which windows there are, brain signals, features along the recordings. L
 """
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from bm.segments.batch import SegmentBatch
 from bm.segments.store import SignalStore
+
+Segments = TypeVar("Segments", bound="SegmentGatherer")
 
 
 @runtime_checkable
@@ -27,7 +30,7 @@ class Columns(Protocol):
         """Whether the scaler may centre and scale them."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Stimuli:
     """Features and word mask along the samples of all recordings, end to end.
 
@@ -37,12 +40,14 @@ class Stimuli:
     rows : per feature [n, F].
     timelines : per feature [sum of T] int32, the row that each sample sees.
     mask : [sum of T] bool, where a word is heard.
+    is_scaled : whether the rows are (see `bm.scaling.BatchScaler.with_scaled_features`).
     """
 
     features: Sequence[Columns]
     rows: list[Tensor]
     timelines: list[Tensor]
     mask: Tensor
+    is_scaled: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,12 @@ class SegmentGatherer:
         """Size F of all features together."""
         return sum(rows.shape[1] for rows in self.stimuli.rows)
 
+    def with_stimuli(self: Segments, stimuli: Stimuli) -> Segments:
+        """The same segments, with other features or other rows of them."""
+        other = copy(self)
+        other.stimuli = stimuli
+        return other
+
     def gather(self, rows: Tensor) -> SegmentBatch:
         """Batch of the segments at `rows` [B]."""
         rows = rows.to(self.store.home)
@@ -111,6 +122,7 @@ class SegmentGatherer:
             recording_index=self.windows.recording[rows],
             layout_index=self.windows.layout[rows],
             row=rows,
+            has_scaled_features=self.stimuli.is_scaled,
         )
 
     def gather_meg(self, rows: Tensor) -> Tensor:

@@ -78,7 +78,12 @@ def run(settings: Settings) -> list[Row]:
 def case(segments: SegmentGatherer, scaler: BatchScaler, settings: Settings) -> Callable[[], float]:
     """Segments per second of an epoch of bm's loader."""
     loader = SegmentLoader(
-        segments, settings.batch_size, settings.device, 0, settings.n_batches, settings.n_workers
+        scaler.with_scaled_features(segments),
+        settings.batch_size,
+        settings.device,
+        0,
+        settings.n_batches,
+        settings.n_workers,
     )
 
     def load() -> float:
@@ -87,7 +92,7 @@ def case(segments: SegmentGatherer, scaler: BatchScaler, settings: Settings) -> 
         def epoch() -> None:
             nonlocal n_segments
             for batch in loader.epoch(0):
-                n_segments += len(scaler(batch))
+                n_segments += len(scaler(batch, in_place=True))
 
         return 1 / (seconds(epoch, settings.device) / n_segments)
 

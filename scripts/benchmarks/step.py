@@ -201,12 +201,15 @@ def epoch_case(
 ) -> Callable[[], float]:
     """Segments per second of bm's loader, scaler and step."""
     loader = SegmentLoader(
-        segments, settings.batch_size, settings.device, max_batches=settings.n_steps
+        scaler.with_scaled_features(segments),
+        settings.batch_size,
+        settings.device,
+        max_batches=settings.n_steps,
     )
 
     def epoch() -> None:
         for batch in loader.epoch(0):
-            trainer.step(scaler(batch))
+            trainer.step(scaler(batch, in_place=True))
 
     n_segments = min(settings.n_steps * settings.batch_size, len(segments))
     return lambda: n_segments / seconds(epoch, settings.device)

@@ -66,6 +66,8 @@ lint-faults: install ## kill, fill, damage: the fault suite in full (as root), i
 	$(OFFLINE) $(ONE_THREAD) $(BIN)/python -m pytest --faults=docs/reliability.md -m faults tests/faults
 
 fuzz: install ## feed every reader of files for minutes=30; findings are printed
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-build-isolation -e '.[fuzz]' \
+		|| echo "bm: atheris can't be installed here: all cases are drawn at random" >&2
 	$(OFFLINE) $(ONE_THREAD) $(BIN)/python tests/fuzz/long.py minutes=$(minutes)
 
 format: install
@@ -95,6 +97,8 @@ faults: install ## kill, fill, damage: the fault suite in full (as root), its ta
 	$(OFFLINE) $(ONE_THREAD) $(BIN)/python -m pytest --faults=docs/reliability.md -m faults tests/faults
 
 fuzz: install ## feed every reader of files for minutes=30; findings are printed
+	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-build-isolation -e '.[fuzz]' \
+		|| echo "bm: atheris can't be installed here: all cases are drawn at random" >&2
 	$(OFFLINE) $(ONE_THREAD) $(BIN)/python tests/fuzz/long.py minutes=$(minutes)
 
 format: install ## rewrite the code in the project's format

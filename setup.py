@@ -64,6 +64,7 @@ EXTRAS = {
     "audio": ["librosa>=0.11,<1"],
     "text": ["spacy>=3.8.18,<4", "wordfreq>=3.1,<4"],
     "encoders": ["braindecode>=1.8,<2"],
+    "fuzz": ["atheris>=3.0,<4"],  # Linux and macOS
     "notebooks": ["ipykernel>=7.4,<8", "jupytext>=1.19,<2"],
     "tracking": ["hiplot>=0.1.33,<1", "tensorboard>=2.21,<3", "wandb>=0.31,<1"],
     "demo": ["espeakng-loader>=0.2.4,<1"],

@@ -62,15 +62,7 @@ test: install ## run the whole test suite (TESTS=tests/test_cache.py for a part 
 
 lint: lint-format lint-rules lint-types lint-layers lint-spelling lint-notebooks ## check style, types and layers
 
-lint-faults: install ## kill, fill, damage: the fault suite in full (as root), its table into docs/reliability.md
-	$(OFFLINE) $(ONE_THREAD) $(BIN)/python -m pytest --faults=docs/reliability.md -m faults tests/faults
-
-fuzz: install ## feed every reader of files for minutes=30; findings are printed
-	$(BIN)/python -m pip install --disable-pip-version-check --quiet --no-build-isolation -e '.[fuzz]' \
-		|| echo "bm: atheris can't be installed here: all cases are drawn at random" >&2
-	$(OFFLINE) $(ONE_THREAD) $(BIN)/python tests/fuzz/long.py minutes=$(minutes)
-
-format: install
+lint-format: install
 	$(BIN)/ruff format --check .
 
 lint-rules: install

@@ -323,6 +323,13 @@ def test_commit_hooks_are_the_parts_of_make_lint(root):
     subprocess.run(command, cwd=root, check=True, capture_output=True)
 
 
+def test_every_target_of_make_has_one_recipe(root):
+    text = (root / "Makefile").read_text()
+    (phony,) = re.findall(r"^\.PHONY: ((?:.|\\\n)+?)\n\n", text, re.MULTILINE)
+    targets = re.findall(r"^([a-z-]+):", text, re.MULTILINE)
+    assert sorted(targets) == sorted(phony.replace("\\\n", " ").split())
+
+
 def test_ci_runs_lint_and_tests_and_stops_at_the_first_failure(root, tmp_path):
     (tmp_path / ".ci").mkdir()
     shutil.copy(root / ".ci" / "run", tmp_path / ".ci" / "run")

@@ -19,7 +19,6 @@ from bm.core.messages import DataError
 from bm.core.progress import progress
 from bm.features import build_table
 from bm.segments.prepare import prepare_one
-from bm.studies.download import DownloadError, download_selection
 
 logger = logging.getLogger(__name__)
 
@@ -89,6 +88,8 @@ def download_studies(config: Config) -> None:
     DownloadError : something can't be had and ``dset.on_bad_recording=error``; otherwise that is
         logged, and what is there is used.
     """
+    from bm.studies.download import DownloadError, download_selection  # takes long: HTTP and TLS
+
     for selection in build_selections(config):
         try:
             download_selection(selection)

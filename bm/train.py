@@ -90,6 +90,12 @@ class ExperimentMain(HydraMain):
         ) as error:
             raise ArgumentError(explain_override(argv, str(error))) from error
 
+    def _get_config_groups(self) -> list[str]:
+        """Folders of the configuration; Hydra's way to list them takes as long as composing it."""
+        return sorted(
+            path.relative_to(CONF).as_posix() for path in CONF.rglob("*") if path.is_dir()
+        )
+
     def get_slurm_config(self) -> SlurmConfig:
         """What `dora grid` and `dora launch` ask of SLURM, before their flags.
 

@@ -187,11 +187,11 @@ def test_plain_start_opens_what_was_prepared_and_gives_a_scaled_batch(tmp_path):
 
 def test_what_is_timed_as_a_start_ends_with_a_whole_batch(tmp_path):
     settings = start.Settings(1, 1.0, 8, batch_size=8)
-    start.start(start.OURS, settings, *start.arguments(tmp_path, settings))
-    with pytest.raises(RuntimeError, match="batch of 3 segments instead of 8"):
-        start.start("print(3)", settings)
+    assert start.start(start.OURS, tmp_path, settings, *start.arguments(tmp_path, settings)) > 0
+    with pytest.raises(RuntimeError, match="printed '3' instead of '8'"):
+        start.start("print(3)", tmp_path, settings)
     with pytest.raises(RuntimeError, match="ZeroDivisionError"):
-        start.start("1 / 0", settings)
+        start.start("1 / 0", tmp_path, settings)
 
 
 def test_more_recordings_are_measured_beside_fewer(tmp_path):

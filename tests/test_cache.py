@@ -3,6 +3,7 @@
 import gc
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -179,6 +180,29 @@ def test_corrupt_entry_is_set_aside_named_and_rebuilt(cache, caplog, damage):
     (aside,) = entry.parent.glob("*.corrupt-*")
     assert str(entry) in caplog.text
     assert str(aside) in caplog.text
+
+
+def test_only_files_whose_time_changed_are_read_again(cache, monkeypatch):
+    entry = cache.entry("signals", KEY, write_text("sound"))
+    read = []
+    monkeypatch.setattr("bm.core.cache.file_checksum", lambda file: read.append(file.name))
+    assert Cache(cache.folder).find("signals", KEY) == entry
+    assert read == []
+    modified = (entry / "data.txt").stat().st_mtime_ns
+    os.utime(entry / "data.txt", ns=(modified, modified + 1))
+    assert Cache(cache.folder).find("signals", KEY) is None  # of another checksum, as it seems
+    assert read == ["data.txt"]
+
+
+def test_copied_entry_is_sound_and_all_of_it_can_be_compared(cache, tmp_path):
+    entry = cache.entry("signals", KEY, write_text("sound"))
+    copy = tmp_path / "copy" / "signals" / entry.name
+    shutil.copytree(entry, copy, copy_function=shutil.copyfile)  # with times of its own
+    assert Cache(tmp_path / "copy").find("signals", KEY) == copy
+    times = (copy / "data.txt").stat()
+    flip_a_bit(copy)
+    os.utime(copy / "data.txt", ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert find_fault(copy) == "data.txt has another checksum"
 
 
 # Failures

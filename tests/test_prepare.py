@@ -1,6 +1,7 @@
 """Preparing ahead: one by one, in processes, on a cluster; and eight cold processes at once."""
 
 import multiprocessing
+import os
 from collections import Counter
 from collections.abc import Callable
 from multiprocessing.synchronize import Barrier
@@ -12,13 +13,18 @@ import pandas as pd
 import pytest
 import submitit
 from fixtures.bids import write_study
+from helpers import SmallRecording, tell_story
 
 from bm.build import build_data
 from bm.config import Config
 from bm.core.cache import MANIFEST, Cache, find_fault
 from bm.core.hashing import digest, file_checksum
 from bm.core.messages import DataError
+from bm.events import cut_sounds_at_blocks
 from bm.preparation import Outcome, Preparer, prepare_recordings, summary
+from bm.recordings import Recording
+from bm.segments import prepare as prepare_module
+from bm.segments.prepare import BlockRule, SignalSettings, prepare_one
 from scripts import prepare as script
 from scripts.options import compose
 from scripts.prepare import Options, prepare_in_processes, prepare_with
@@ -58,9 +64,11 @@ def files_of(cache: Path) -> dict[str, str]:
 
 
 def contents(cache: Path) -> list[tuple[str, str, str]]:
-    """Kind, name and checksum of each file; names of entries and events hold the cache's path."""
+    """Kind, name and checksum of each file; entries of events and blocks hold the cache's path."""
     parts = [(name.split("/"), content) for name, content in files_of(cache).items()]
-    return sorted((p[0], p[-1], content) for p, content in parts if p[0] != "events")
+    return sorted(
+        (p[0], p[-1], content) for p, content in parts if p[0] not in ("events", "blocks")
+    )
 
 
 def names_of(outcomes: list[Outcome]) -> list[str]:
@@ -85,7 +93,7 @@ def test_what_was_prepared_is_not_made_again_in_training(
     config = compose(["bids"], study)
     prepare_recordings(config)
     before = files_of(tmp_path / "cache")
-    assert {name.split("/")[0] for name in before} == {"events", "signals", "features"}
+    assert {name.split("/")[0] for name in before} == {"blocks", "events", "features", "signals"}
 
     original: Callable[..., None] = Cache._build
 
@@ -97,6 +105,49 @@ def test_what_was_prepared_is_not_made_again_in_training(
     data = build_data(config, "cpu")
     assert len(data.splits.prepared) == 2
     assert files_of(tmp_path / "cache") == before
+
+
+def test_blocks_are_found_once_for_each_rule_and_filter(
+    cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What comes from the cache is what was found; another rule or filter finds it anew."""
+    recording = SmallRecording(cache, tell_story(tmp_path), "r0")
+    rules = [BlockRule(), BlockRule(min_block_duration=12.0), BlockRule(split_wav_as_block=False)]
+    found: list[str] = []
+    original = prepare_module.divide
+
+    def counted(recording: Recording, rule: BlockRule) -> pd.DataFrame:
+        found.append(f"{rule.min_block_duration} {rule.split_wav_as_block}")
+        return original(recording, rule)
+
+    monkeypatch.setattr(prepare_module, "divide", counted)
+    signal = SignalSettings()
+    first = [prepare_one(recording, signal, rule) for rule in rules]
+    again = [prepare_one(recording, signal, rule) for rule in rules]
+    assert found == ["6.0 True", "12.0 True", "6.0 False"]
+    for rule, one, other in zip(rules, first, again, strict=True):
+        blocks = original(recording, rule)
+        events = recording.events()
+        if rule.split_wav_as_block:
+            events = cut_sounds_at_blocks(events, blocks)
+        for item in (one, other):
+            pd.testing.assert_frame_equal(item.blocks, blocks)
+            pd.testing.assert_frame_equal(item.events, events)
+    recording.events_filter = "word_index == 0"
+    few = prepare_one(recording, signal, rules[0])
+    assert found[3:] == ["6.0 True"]
+    assert (few.events["kind"] == "word").sum() < (first[0].events["kind"] == "word").sum()
+
+
+def test_sound_that_was_cut_short_since_is_told_at_the_next_start(
+    cache: Cache, tmp_path: Path
+) -> None:
+    recording = SmallRecording(cache, tell_story(tmp_path), "r0")
+    prepare_one(recording, SignalSettings(), BlockRule())
+    (sound,) = recording.source_files()
+    os.truncate(sound, sound.stat().st_size // 2)
+    with pytest.raises(DataError, match="truncated"):
+        prepare_one(recording, SignalSettings(), BlockRule())
 
 
 def test_first_broken_recording_stops_all_if_so_asked(study: list[str]) -> None:

@@ -3,7 +3,8 @@
 An entry is a folder of files, named by a digest of everything that shaped its content. It is
 written under a temporary name, flushed to disk, then renamed: a reader sees all of it or nothing.
 One lock per entry lets any number of cold processes ask at once; one builds, the others wait.
-Checksums are verified when a process first reads an entry; a corrupt one is set aside and rebuilt.
+When a process first reads an entry, sizes and times of its files are compared with those that they
+were written with, and checksums where a time differs; a corrupt entry is set aside and rebuilt.
 """
 
 import errno
@@ -147,10 +148,7 @@ class Cache:
         temporary.mkdir()
         try:
             build(temporary)
-            files = {
-                file.name: {"size": file.stat().st_size, "xxh3": file_checksum(file)}
-                for file in sorted(temporary.iterdir())
-            }
+            files = {file.name: _about(file) for file in sorted(temporary.iterdir())}
             (temporary / MANIFEST).write_text(json.dumps({"key": key, "files": files}, indent=1))
             for file in temporary.iterdir():
                 _flush(file)
@@ -170,7 +168,7 @@ class Cache:
             return False
         if path in self._verified:
             return True
-        fault = find_fault(path)
+        fault = find_fault(path, trust_times=True)
         if fault:
             logger.warning("Cache entry %s is corrupt (%s): it will be rebuilt.", path, fault)
             return False
@@ -204,14 +202,24 @@ class Claim:
         self._held.release()
 
 
-def find_fault(path: Path, with_checksums: bool = True) -> str | None:
-    """Say what is wrong with an entry's files, or None if they are as they were written."""
+def find_fault(path: Path, with_checksums: bool = True, trust_times: bool = False) -> str | None:
+    """Say what is wrong with an entry's files, or None if they are as they were written.
+
+    Parameters
+    ----------
+    path : folder of the entry.
+    with_checksums : read the files, too.
+    trust_times : but not those that haven't been modified since, as far as their times tell.
+    """
     try:
         manifest = json.loads((path / MANIFEST).read_text())
         for name, expected in manifest["files"].items():
             file = path / name
-            if file.stat().st_size != expected["size"]:
-                return f"{name} has {file.stat().st_size} bytes instead of {expected['size']}"
+            stat = file.stat()
+            if stat.st_size != expected["size"]:
+                return f"{name} has {stat.st_size} bytes instead of {expected['size']}"
+            if trust_times and stat.st_mtime_ns == expected.get("modified"):
+                continue
             if with_checksums and file_checksum(file) != expected["xxh3"]:
                 return f"{name} has another checksum"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -242,6 +250,12 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         if is_full:
             raise _explained(errno.ENOSPC, path.parent) from error
         raise
+
+
+def _about(file: Path) -> dict[str, Any]:
+    """What `find_fault` compares a file with."""
+    checksum, stat = file_checksum(file), file.stat()
+    return {"size": stat.st_size, "modified": stat.st_mtime_ns, "xxh3": checksum}
 
 
 def _flush(path: Path) -> None:

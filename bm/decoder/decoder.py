@@ -81,7 +81,7 @@ class Decoder:
         loss = self.models["loss"] if "loss" in self.models else None
         return loss.similarity if isinstance(loss, ClipLoss) else Similarity()
 
-    def read(self, raw: str | Path | mne.io.BaseRaw, warm_up: float | None = None) -> Reading:
+    def read(self, raw: "str | Path | mne.io.BaseRaw", warm_up: float | None = None) -> Reading:
         """Read a recording as those of training were, in the sensors of the model.
 
         Parameters

@@ -38,7 +38,7 @@ class Embedding:
         """[n] seconds of the recording."""
         return self.begin + np.arange(self.values.shape[1]) / self.sample_rate
 
-    def to_raw(self) -> mne.io.RawArray:
+    def to_raw(self) -> "mne.io.RawArray":
         """The same for MNE, a channel for each feature; `begin` is its time 0."""
         info = mne.create_info(self.names, self.sample_rate, "misc")
         return mne.io.RawArray(self.values.astype(float), info, verbose="error")

@@ -88,7 +88,7 @@ class Reading:
 
 
 def read(
-    raw: str | Path | mne.io.BaseRaw,
+    raw: "str | Path | mne.io.BaseRaw",
     how: Preprocessing,
     montages: Sequence[Montage],
     n_dimensions: int,
@@ -142,7 +142,7 @@ def read(
     )  # fmt: skip
 
 
-def _open(path: Path) -> mne.io.BaseRaw:
+def _open(path: Path) -> "mne.io.BaseRaw":
     try:
         return mne.io.read_raw(path, preload=False, verbose="error")
     except Exception as error:  # each format's reader raises types of its own

@@ -190,7 +190,7 @@ def word_pulses(onsets: np.ndarray, n_samples: int, sample_rate: float) -> np.nd
 
 
 def find_copy(
-    raw: mne.io.BaseRaw, loudness: np.ndarray | None, sample_rate: float, reach: float
+    raw: "mne.io.BaseRaw", loudness: np.ndarray | None, sample_rate: float, reach: float
 ) -> SoundCopy | None:
     """Find the auxiliary channel that follows the sound best, if any does."""
     picks = mne.pick_types(raw.info, meg=False, misc=True, exclude=[])

@@ -17,8 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import fft
-from scipy.linalg import toeplitz
+import scipy  # its parts are imported when they are used: transforms take long
 
 from bm.core.messages import did_you_mean
 from bm.studies.simulated.simulation import SAMPLE_RATE, Listener, brain_spectrum
@@ -174,8 +173,8 @@ class _Templates:
 def _window_covariance(length: int) -> np.ndarray:
     """[T, T] covariance of brain noise of power 1 within a window."""
     n_fft = 1 << 16
-    density = brain_spectrum(fft.rfftfreq(n_fft, 1 / SAMPLE_RATE))
-    return toeplitz(fft.irfft(density * SAMPLE_RATE / 2, n_fft)[:length])
+    density = brain_spectrum(scipy.fft.rfftfreq(n_fft, 1 / SAMPLE_RATE))
+    return scipy.linalg.toeplitz(scipy.fft.irfft(density * SAMPLE_RATE / 2, n_fft)[:length])
 
 
 def _windows(signal: np.ndarray, first: np.ndarray, length: int) -> np.ndarray:

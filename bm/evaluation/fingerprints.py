@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import scipy  # its parts are imported when they are used: filters take long
 import torch
-from scipy.ndimage import maximum_filter1d
 
 from bm.core.cache import Cache
 from bm.recordings.sound import SAMPLE_RATE, read_sound, sound_digest, sound_duration
@@ -160,7 +160,7 @@ def _landmarks_of(sound: torch.Tensor) -> Landmarks:
         axis=1,
     )  # [frames, bands]
     level = bands.sum(axis=1)
-    is_peak = (level == maximum_filter1d(level, 2 * SPACING + 1)) & (level > 0)
+    is_peak = (level == scipy.ndimage.maximum_filter1d(level, 2 * SPACING + 1)) & (level > 0)
     is_peak[:NEIGHBOURS] = is_peak[len(level) - NEIGHBOURS :] = False
     peaks = np.flatnonzero(is_peak)
     logs = np.log(bands + max(1e-6 * level.max(), np.finfo(np.float32).tiny))

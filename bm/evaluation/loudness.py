@@ -41,7 +41,7 @@ def sound_loudness(events: pd.DataFrame, n_samples: int, sample_rate: float) -> 
 
 
 def channel_loudness(
-    raw: mne.io.BaseRaw, picks: np.ndarray, n_samples: int, sample_rate: float
+    raw: "mne.io.BaseRaw", picks: np.ndarray, n_samples: int, sample_rate: float
 ) -> np.ndarray:
     """Loudness [k, T] of channels, whatever their offset; they are read a stretch at a time."""
     levels = np.zeros((len(picks), n_samples))

@@ -6,7 +6,7 @@ hundred people hearing one story need one table. Row 0 is what stands where noth
 
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,7 @@ def word_mask(
     masks = []
     for table, n in zip(events, n_samples, strict=True):
         mask = np.zeros(n, dtype=bool)
-        for _, samples in _spans(table[table["kind"] == "word"], n, sample_rate):
+        for samples in _spans(table[table["kind"] == "word"], n, sample_rate):
             mask[samples] = True
         masks.append(mask)
     return masks
@@ -107,9 +107,11 @@ def _sound_timelines(
     distinct = dict.fromkeys(piece for piece in pieces if piece is not None)
     rows, places = _sound_rows(feature, extract_frames(feature, distinct, cache))
     timelines = []
+    sound: Any  # a named tuple of the table's columns
     for table, listed, n in zip(sounds, heard, n_samples, strict=True):
         timeline = np.zeros(n, dtype=np.int32)
-        for piece, (sound, samples) in zip(listed, _spans(table, n, sample_rate), strict=True):
+        spans = _spans(table, n, sample_rate)
+        for piece, sound, samples in zip(listed, table.itertuples(), spans, strict=True):
             if piece is None:
                 continue
             first, n_frames = places[piece]
@@ -135,7 +137,7 @@ def _sound_rows(
     rows[:1] = _default_row(feature)
     for piece, file in files.items():
         first, n_frames = places[piece]
-        rows[first : first + n_frames] = np.load(file)
+        rows[first : first + n_frames] = np.load(file, "r")
     return rows, places
 
 
@@ -176,7 +178,7 @@ def _event_timelines(
     timelines, first = [], 0
     for table, n in zip(events, n_samples, strict=True):
         timeline = np.zeros(n, dtype=np.int32)
-        for index, (_, samples) in enumerate(_spans(table, n, sample_rate)):
+        for index, samples in enumerate(_spans(table, n, sample_rate)):
             if feature.only_onset:
                 samples = slice(samples.start, samples.start + 1)
             timeline[samples] = row_of_event[first + index]
@@ -202,14 +204,13 @@ def _event_values(
     return np.load(cache.entry("features", key, build, feature.name) / VALUES)
 
 
-def _spans(events: pd.DataFrame, n_samples: int, sample_rate: float) -> Iterable[tuple[Any, slice]]:
-    """Each event with the samples from its start up to, not including, its end."""
+def _spans(events: pd.DataFrame, n_samples: int, sample_rate: float) -> list[slice]:
+    """Samples of each event, from its start up to, not including, its end."""
     starts = events["start"].to_numpy(float)
     stops = starts + events["duration"].to_numpy(float)
     first = np.ceil(starts * sample_rate - 1e-6).astype(int).clip(0, n_samples)
     last = np.ceil(stops * sample_rate - 1e-6).astype(int).clip(0, n_samples)
-    for event, begin, end in zip(events.itertuples(), first, last, strict=True):
-        yield event, slice(int(begin), int(end))
+    return [slice(*span) for span in zip(first.tolist(), last.tolist(), strict=True)]
 
 
 def _default_row(feature: Feature) -> np.ndarray:

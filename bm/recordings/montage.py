@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy  # its parts are imported when they are used: interpolation takes long
 import torch
-from scipy.interpolate import RBFInterpolator
 
 from bm.core.layout import NO_POSITION
 from bm.core.messages import DataError
@@ -205,7 +205,7 @@ def _interpolation(places: np.ndarray, wanted: np.ndarray, source: str) -> np.nd
             f"at least {FEWEST} are needed. Rename them as in training (raw.rename_channels), or "
             "give positions (raw.set_montage)."
         )
-    surface = RBFInterpolator(
+    surface = scipy.interpolate.RBFInterpolator(
         places.astype(float), np.eye(len(places)), kernel="linear", smoothing=SMOOTHING
     )
     return np.asarray(surface(wanted.astype(float)))

@@ -70,7 +70,7 @@ class Preprocessing:
         return {"version": VERSION, **asdict(self)}
 
 
-def preprocess(raw: mne.io.BaseRaw, how: Preprocessing, folder: Path, source: str) -> None:
+def preprocess(raw: "mne.io.BaseRaw", how: Preprocessing, folder: Path, source: str) -> None:
     """Write the preprocessed data channels of `raw` into `folder` (read back with `Signal.load`).
 
     Raises
@@ -123,7 +123,7 @@ def _rate_ratio(old: float, new: float, n_times: int, source: str) -> Fraction:
 
 
 def _resampled_chunks(
-    raw: mne.io.BaseRaw, picks: np.ndarray, ratio: Fraction, health: "_Health", source: str
+    raw: "mne.io.BaseRaw", picks: np.ndarray, ratio: Fraction, health: "_Health", source: str
 ) -> Iterator[np.ndarray]:
     """Yield [t, C] resampled values, one chunk after the other; `health` sees the raw ones.
 
@@ -150,7 +150,9 @@ def _resampled_chunks(
         yield resampled[skip : skip + length]
 
 
-def _read(raw: mne.io.BaseRaw, picks: np.ndarray, first: int, last: int, source: str) -> np.ndarray:
+def _read(
+    raw: "mne.io.BaseRaw", picks: np.ndarray, first: int, last: int, source: str
+) -> np.ndarray:
     try:
         return raw.get_data(picks, first, last).astype(np.float32)
     except Exception as error:  # each format's reader raises types of its own
@@ -161,7 +163,7 @@ def _read(raw: mne.io.BaseRaw, picks: np.ndarray, first: int, last: int, source:
         ) from error
 
 
-def _files(raw: mne.io.BaseRaw) -> str:
+def _files(raw: "mne.io.BaseRaw") -> str:
     return ", ".join(str(file) for file in raw.filenames if file) or "memory"
 
 
@@ -192,7 +194,7 @@ class _Health:
 
 
 def _check_sensors(
-    raw: mne.io.BaseRaw, picks: np.ndarray, health: _Health, source: str
+    raw: "mne.io.BaseRaw", picks: np.ndarray, health: _Health, source: str
 ) -> np.ndarray:
     """Count and log the sensors that can't be used, and return which [C]; raise if none is left."""
     names = np.array(raw.info["ch_names"])[picks]

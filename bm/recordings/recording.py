@@ -53,7 +53,7 @@ class Recording(ABC):
         self.events_filter: str | None = None
 
     @abstractmethod
-    def load_raw(self) -> mne.io.BaseRaw:
+    def load_raw(self) -> "mne.io.BaseRaw":
         """Read the signal at its native rate, not preloaded where the format allows."""
 
     @abstractmethod
@@ -76,7 +76,7 @@ class Recording(ABC):
     def __repr__(self) -> str:
         return f"{self.study}/{self.recording_uid}"
 
-    def raw(self) -> mne.io.BaseRaw:
+    def raw(self) -> "mne.io.BaseRaw":
         """Signal at native rate.
 
         Raises
@@ -105,6 +105,18 @@ class Recording(ABC):
         ------
         DataError : an annotation is missing or makes no sense; the message names file and row.
         """
+        events = read_events(self.events_entry() / EVENTS)
+        if self.events_filter is None or not filtered:
+            return events
+        return filter_events(events, self.events_filter, str(self))
+
+    def events_entry(self) -> Path:
+        """Entry of the cache with all events; its name tells what they come from.
+
+        Raises
+        ------
+        DataError : an annotation is missing or makes no sense; the message names file and row.
+        """
 
         def build(folder: Path) -> None:
             raw = self.raw()
@@ -112,10 +124,7 @@ class Recording(ABC):
             write_events(validate_events(self.load_events(), duration, str(self)), folder / EVENTS)
 
         key = self._key(version=EVENTS_VERSION, **self.event_key())
-        events = read_events(self.cache.entry("events", key, build, self._label) / EVENTS)
-        if self.events_filter is None or not filtered:
-            return events
-        return filter_events(events, self.events_filter, str(self))
+        return self.cache.entry("events", key, build, self._label)
 
     def preprocessed(
         self,

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import mne
 import numpy as np
-from mne.io.constants import FIFF
 
 from bm.core.layout import NO_POSITION
 
@@ -33,7 +32,7 @@ class Sensors:
     positions_3d: np.ndarray
 
     @classmethod
-    def from_info(cls, info: mne.Info, source: str) -> "Sensors":
+    def from_info(cls, info: "mne.Info", source: str) -> "Sensors":
         """Read the sensors of a recording; those without a position are counted and logged."""
         names = list(info["ch_names"])
         positions = _layout_positions(info, source)
@@ -74,7 +73,7 @@ def listed(names: Sequence[str], n_shown: int = 8) -> str:
     return ", ".join(names[:n_shown]) + (", ..." if len(names) > n_shown else "")
 
 
-def _layout_positions(info: mne.Info, source: str) -> np.ndarray:
+def _layout_positions(info: "mne.Info", source: str) -> np.ndarray:
     """[C, 2] positions in the plane, each axis scaled to 0..1 over the sensors that are present."""
     names = info["ch_names"]
     positions = np.full((len(names), 2), NO_POSITION, dtype=np.float32)
@@ -99,20 +98,20 @@ def _layout_positions(info: mne.Info, source: str) -> np.ndarray:
     return positions
 
 
-def _undigitized(info: mne.Info) -> list[str]:
+def _undigitized(info: "mne.Info") -> list[str]:
     """Names of electrodes without a place: a single one would keep MNE from placing the rest."""
     unknown = np.isnan(_digitized_places(info)[:, 0])
     kinds = zip(info["ch_names"], info.get_channel_types(), unknown, strict=True)
     return [name for name, kind, is_unknown in kinds if kind == "eeg" and is_unknown]
 
 
-def _digitized_places(info: mne.Info) -> np.ndarray:
+def _digitized_places(info: "mne.Info") -> np.ndarray:
     """[C, 3] metres; NaN where the file has none."""
     places = np.array([channel["loc"][:3] for channel in info["chs"]], dtype=np.float64)
     unknown = ~np.isfinite(places).all(axis=1) | (places == 0).all(axis=1)
     if info["dev_head_t"] is not None:
         frames = np.array([channel["coord_frame"] for channel in info["chs"]])
-        of_device = frames == FIFF.FIFFV_COORD_DEVICE
+        of_device = frames == mne.io.constants.FIFF.FIFFV_COORD_DEVICE
         places[of_device] = mne.transforms.apply_trans(info["dev_head_t"], places[of_device])
     places[unknown] = np.nan
     return places

@@ -5,7 +5,8 @@ A recording that can't be used is set aside with its reason; the others go on.
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from bm.events import (
     create_blocks,
     cut_sounds_at_blocks,
     merge_blocks,
+    read_events,
+    write_events,
 )
 from bm.features import Feature, FeatureTable, build_table
 from bm.recordings import Recording, Signal
@@ -27,6 +30,9 @@ from bm.recordings.sound import END_TOLERANCE, sound_duration
 
 logger = logging.getLogger(__name__)
 
+VERSION = 1
+"""Of how blocks are found and sounds cut: raise it whenever the same events give others."""
+EVENTS, BLOCKS = "events.parquet", "blocks.parquet"
 GROUPINGS = ("recording_time", "stimulus_time")
 
 
@@ -172,13 +178,8 @@ def list_aside(aside: Mapping[str, str], n_used: int) -> str:
 
 def prepare_one(recording: Recording, signal: SignalSettings, rule: BlockRule) -> Prepared:
     """Prepare one recording (see `prepare`)."""
-    events = recording.events()
-    _check_sounds(events, str(recording))
-    blocks = divide(recording, rule)
-    if recording.events_filter is not None:
-        blocks = _only_with_events(blocks, events)
-    if rule.split_wav_as_block:
-        events = cut_sounds_at_blocks(events, blocks)
+    events, blocks = _cut_once(recording, rule)
+    _check_sounds(events, str(recording))  # each time: files may have changed
     preprocessed = recording.preprocessed(
         signal.sample_rate, signal.highpass, signal.bandpass, signal.notch
     )
@@ -198,6 +199,32 @@ def divide(recording: Recording, rule: BlockRule) -> pd.DataFrame:
     return assign_splits(
         blocks, rule.test_ratio, rule.valid_ratio, rule.remove_ratio, rule.min_n_blocks_per_split
     )
+
+
+def _cut_once(recording: Recording, rule: BlockRule) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Events with sounds cut at block borders, and blocks: found once, and kept in the cache."""
+
+    def build(folder: Path) -> None:
+        events = recording.events()
+        _check_sounds(events, str(recording))
+        blocks = divide(recording, rule)
+        if recording.events_filter is not None:
+            blocks = _only_with_events(blocks, events)
+        if rule.split_wav_as_block:
+            events = cut_sounds_at_blocks(events, blocks)
+        write_events(events, folder / EVENTS)
+        write_events(blocks, folder / BLOCKS)
+
+    key = {
+        "version": VERSION,
+        "events": recording.events_entry().name,
+        "events_filter": recording.events_filter,
+        "block_rule": recording.block_rule,
+        "merge_blocks": recording.merge_blocks,
+        "rule": asdict(rule),
+    }
+    folder = recording.cache.entry("blocks", key, build, str(recording))
+    return read_events(folder / EVENTS), read_events(folder / BLOCKS)
 
 
 def _set_aside(recording: Recording, error: DataError, aside: dict[str, str]) -> None:

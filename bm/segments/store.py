@@ -62,9 +62,10 @@ class SignalStore:
         self.arrays = [signal.data for signal in signals]
         self._flat: Tensor | None = None
         if self.residency != "disk":
-            flat = torch.zeros(sum(lengths), self.n_sensors)
-            for first, array in zip(self.first_row.tolist(), self.arrays, strict=True):
-                flat[first : first + len(array), : array.shape[1]] = torch.from_numpy(array.copy())
+            flat = torch.empty(sum(lengths), self.n_sensors)
+            for rows, array in zip(flat.split(lengths), self.arrays, strict=True):
+                rows.numpy()[:, : array.shape[1]] = array
+                rows[:, array.shape[1] :] = 0.0
             self._flat = flat.to(self.home)
         logger.info(
             "Signals: %.2f GB, kept on %s.", n_bytes / 1e9, _describe(self.residency, device)

@@ -86,10 +86,10 @@ def find_windows(
     keep &= ~((begin[:, None] < unlabelled_stop) & (end[:, None] > unlabelled_start)).any(axis=1)
     first = np.round(times * sample_rate).astype(np.int64) + round(rule.tmin * sample_rate)
     keep &= (first >= 0) & (first + rule.n_times(sample_rate) <= n_samples)
-    windows = pd.DataFrame({"time": times[keep], "first": first[keep], "event": rows[keep]})
-    for label in LABELS:
-        if label in events:
-            windows[label] = events[label].reindex(windows["event"]).to_numpy()
+    labels = events[[label for label in LABELS if label in events]].reindex(rows[keep])
+    columns = {"time": times[keep], "first": first[keep], "event": rows[keep]}
+    columns.update({str(name): labels[name].to_numpy() for name in labels})
+    windows = pd.DataFrame(columns)
     return windows.drop_duplicates("first", ignore_index=True)
 
 

@@ -9,13 +9,11 @@ import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import mne
-import mne_bids
 import numpy as np
 import pandas as pd
-from mne_bids import BIDSPath
 
 from bm.core.cache import Cache
 from bm.core.hashing import digest, file_fingerprint
@@ -27,6 +25,9 @@ from bm.studies.base import Study, register
 from bm.studies.bids_events import EventReader
 from bm.studies.formats.files import read_json_object
 from bm.studies.formats.kit import check_con
+
+if TYPE_CHECKING:
+    import mne_bids
 
 logger = logging.getLogger(__name__)
 
@@ -141,8 +142,12 @@ class Bids(Study):
             self._stimuli_digest = digest(file_fingerprint(files))
         return self._stimuli_digest
 
-    def _find(self, suffixes: Sequence[str], extensions: Sequence[str]) -> list[BIDSPath]:
+    def _find(
+        self, suffixes: Sequence[str], extensions: Sequence[str]
+    ) -> list["mne_bids.BIDSPath"]:
         """Paths of this kind, whatever the filters."""
+        import mne_bids  # takes long, and other studies do without
+
         paths = mne_bids.find_matching_paths(
             self.root,
             suffixes=list(suffixes),
@@ -157,7 +162,7 @@ class Bids(Study):
             and not any(getattr(path, entity) in names for entity, names in NOT_LISTENING.items())
         ]
 
-    def _chosen(self, paths: Sequence[BIDSPath]) -> list[BIDSPath]:
+    def _chosen(self, paths: Sequence["mne_bids.BIDSPath"]) -> list["mne_bids.BIDSPath"]:
         return [
             path
             for path in paths
@@ -167,7 +172,7 @@ class Bids(Study):
             )
         ]
 
-    def _check_filters(self, paths: Sequence[BIDSPath]) -> None:
+    def _check_filters(self, paths: Sequence["mne_bids.BIDSPath"]) -> None:
         """Raise for a label that no path has: probably a slip."""
         for entity, labels in self.filters.items():
             there = sorted({getattr(path, entity) or "" for path in paths})
@@ -181,7 +186,7 @@ class Bids(Study):
 class BidsRecording(Recording):
     """One recording of a BIDS dataset."""
 
-    def __init__(self, study: Bids, path: BIDSPath, events_file: Path):
+    def __init__(self, study: Bids, path: "mne_bids.BIDSPath", events_file: Path):
         super().__init__(
             f"bids-{study.dataset}",
             path.subject,
@@ -222,7 +227,7 @@ class BidsRecording(Recording):
             files += [Path(sidecar)] if sidecar is not None else []
         return [file for file in files if file.is_file()]
 
-    def load_raw(self) -> mne.io.BaseRaw:
+    def load_raw(self) -> "mne.io.BaseRaw":
         """Signal as mne-bids reads it: types, bad channels and positions from the sidecar files."""
         try:
             raw = _read(self._path)
@@ -241,7 +246,7 @@ class BidsRecording(Recording):
         """Events of the recording's `*_events.tsv`."""
         return self._study.reader.read(self._events_file)
 
-    def _drop_others(self, raw: mne.io.BaseRaw) -> None:
+    def _drop_others(self, raw: "mne.io.BaseRaw") -> None:
         """Leave out electrodes in a recording of datatype meg, and the other way round."""
         is_meg = self._path.datatype == "meg"
         others = mne.pick_types(raw.info, meg=not is_meg, eeg=is_meg, ref_meg=False, exclude=[])
@@ -252,7 +257,7 @@ class BidsRecording(Recording):
             )
             raw.drop_channels(names)
 
-    def _check_duration(self, raw: mne.io.BaseRaw) -> None:
+    def _check_duration(self, raw: "mne.io.BaseRaw") -> None:
         """Compare with what the sidecar file says: most formats don't notice that they are cut."""
         sidecar = self._path.find_matching_sidecar(self._path.datatype, ".json", on_error="ignore")
         if sidecar is None:
@@ -303,13 +308,13 @@ def _same_label(wanted: str, label: str | None) -> bool:
     )
 
 
-def _name(path: BIDSPath) -> str:
+def _name(path: "mne_bids.BIDSPath") -> str:
     """Name that the files of one recording share."""
     bare = path.copy().update(suffix=None, extension=None, split=None).basename
     return f"{path.datatype}/{bare}"
 
 
-def _why_absent(events: BIDSPath) -> str:
+def _why_absent(events: "mne_bids.BIDSPath") -> str:
     """Say why there is no signal to an event table."""
     stem = events.fpath.name.removesuffix("_events.tsv")
     files = events.fpath.parent.glob(f"{stem}_{events.datatype}.*")
@@ -318,7 +323,9 @@ def _why_absent(events: BIDSPath) -> str:
     return f"{_name(events)} has events, but no signal"
 
 
-def _read(path: BIDSPath) -> mne.io.BaseRaw:
+def _read(path: "mne_bids.BIDSPath") -> "mne.io.BaseRaw":
+    import mne_bids  # see `Bids._find`
+
     if path.extension not in (".con", ".sqd"):
         return mne_bids.read_raw_bids(path, verbose="error")
     check_con(path.fpath)
@@ -328,7 +335,7 @@ def _read(path: BIDSPath) -> mne.io.BaseRaw:
         return mne_bids.read_raw_bids(path, {"standardize_names": False}, verbose="error")
 
 
-def _place_electrodes(raw: mne.io.BaseRaw, montage: str) -> None:
+def _place_electrodes(raw: "mne.io.BaseRaw", montage: str) -> None:
     """Give electrodes their usual places, if the dataset gives none."""
     eeg = mne.pick_types(raw.info, meg=False, eeg=True, exclude=[])
     places = [raw.info["chs"][index]["loc"][:3] for index in eeg]

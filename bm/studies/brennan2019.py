@@ -209,7 +209,7 @@ class Brennan2019Recording(Recording):
             "sounds": file_fingerprint(sound for sound in sounds if sound.exists()),
         }
 
-    def load_raw(self) -> mne.io.BaseRaw:
+    def load_raw(self) -> "mne.io.BaseRaw":
         """Signal with electrode positions; the copy of the sound, if there is one, is "AUD"."""
         path = self.signal_file
         if path.suffix == ".vhdr":
@@ -273,7 +273,7 @@ class Brennan2019Recording(Recording):
         )
 
 
-def read_brainvision(path: Path) -> mne.io.BaseRaw:
+def read_brainvision(path: Path) -> "mne.io.BaseRaw":
     """Read a signal of the second release."""
     raw = mne.io.read_raw_brainvision(path, verbose="error")
     (signal,) = raw.filenames
@@ -288,7 +288,7 @@ def read_brainvision(path: Path) -> mne.io.BaseRaw:
     return raw
 
 
-def place_electrodes(raw: mne.io.BaseRaw, path: Path) -> list[str]:
+def place_electrodes(raw: "mne.io.BaseRaw", path: Path) -> list[str]:
     """Give each channel its type and each electrode its place; return the electrodes' names."""
     montage = mne.channels.make_standard_montage(MONTAGE)
     electrodes = [name for name in montage.ch_names if name != REFERENCE]

@@ -166,7 +166,7 @@ class Broderick2019Recording(Recording):
             "stimuli": file_fingerprint(file for file in files if file.exists()),
         }
 
-    def load_raw(self) -> mne.io.BaseRaw:
+    def load_raw(self) -> "mne.io.BaseRaw":
         """Signal in volts with electrode positions; the mastoids are no EEG channels here."""
         path = self.signal_file
         names = mne.channels.make_standard_montage(MONTAGE).ch_names

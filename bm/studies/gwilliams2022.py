@@ -193,7 +193,7 @@ class Gwilliams2022Recording(Recording):
             "sounds": file_fingerprint(sound for sound in sounds if sound.exists()),
         }
 
-    def load_raw(self) -> mne.io.BaseRaw:
+    def load_raw(self) -> "mne.io.BaseRaw":
         """Signal with the channel names of the dataset's channels.tsv; electrodes are no data."""
         check_con(self.signal_file)
         raw = mne.io.read_raw_kit(self.signal_file, standardize_names=True, verbose="error")

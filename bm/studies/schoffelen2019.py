@@ -233,7 +233,7 @@ class Schoffelen2019Recording(Recording):
             self.events_filter = None
         return super().events(filtered)
 
-    def load_raw(self) -> mne.io.BaseRaw:
+    def load_raw(self) -> "mne.io.BaseRaw":
         """Signal with all its channels, of which the MEG sensors are data."""
         raw = read_ds(self.signal)
         if self._tally.add(self.recording_uid, raw.n_times / raw.info["sfreq"]):

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 import mne
 import numpy as np
 import pandas as pd
-from scipy import fft
+import scipy  # its parts are imported when they are used: transforms take long
 
 from bm.core.cache import Cache
 from bm.core.messages import check_choice
@@ -20,7 +20,7 @@ from bm.recordings import Recording
 from bm.studies.base import Study, register
 from bm.studies.simulated.artefacts import add_artefacts, bad_sensors
 from bm.studies.simulated.experiment import Experiment
-from bm.studies.simulated.headmodel import MODALITIES, sensor_info
+from bm.studies.simulated.headmodel import MODALITIES
 from bm.studies.simulated.simulation import SAMPLE_RATE, Listener, generator
 
 RAW = "simulated_raw.fif"
@@ -92,7 +92,7 @@ class SyntheticRecording(Recording):
         lengths = np.ceil((np.array(self.experiment.speech.durations) + GAP) * SAMPLE_RATE)
         return round(self.lead_in * SAMPLE_RATE) + np.cumsum([0, *lengths.astype(int)])
 
-    def load_raw(self) -> mne.io.BaseRaw:
+    def load_raw(self) -> "mne.io.BaseRaw":
         """Read the simulated signal, which is made when it's first asked for."""
         folder = self.cache.entry("simulated", self.options, self._write_raw, self._label)
         return mne.io.read_raw_fif(folder / RAW, preload=False, verbose="error")
@@ -174,9 +174,9 @@ class SyntheticRecording(Recording):
 def _spectrum(course: np.ndarray, highest: float) -> np.ndarray:
     """[C, F] spectrum of [T, C], from above 0 to the highest frequency in Hz."""
     centred = np.ascontiguousarray((course - course.mean(axis=0)).T)
-    n_fft = fft.next_fast_len(len(course), real=True)
-    spectrum = fft.rfft(centred, n_fft, axis=1)
-    return spectrum[:, 1 : np.searchsorted(fft.rfftfreq(n_fft, 1 / SAMPLE_RATE), highest)]
+    n_fft = scipy.fft.next_fast_len(len(course), real=True)
+    spectrum = scipy.fft.rfft(centred, n_fft, axis=1)
+    return spectrum[:, 1 : np.searchsorted(scipy.fft.rfftfreq(n_fft, 1 / SAMPLE_RATE), highest)]
 
 
 @register
@@ -221,7 +221,7 @@ class Synthetic(Study):
             raise ValueError(f"snr={snr}: must be 0 (no response) or more.")
         if n_minutes < 0.5:
             raise ValueError(f"n_minutes={n_minutes}: a story lasts at least half a minute.")
-        n_all = len(sensor_info(modality, SAMPLE_RATE)["ch_names"])
+        n_all = MODALITIES[modality]
         if n_sensors is not None and not 4 <= n_sensors <= n_all:
             raise ValueError(f"n_sensors={n_sensors}: choose 4 to {n_all} for {modality!r}.")
         self.n_subjects = n_subjects

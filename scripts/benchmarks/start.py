@@ -8,22 +8,25 @@ Options:
   n_threads=1       of torch
   repeats=5
 
-Unit: s, of a fresh process, imports included. The reference opens files at the rate of training,
-reads 200 segments of each recording to fit its scaler, and assembles a batch; see
-`scripts.benchmarks.parts.plain_start`. bm's first start, which simulates and prepares all, is
-shown as "bm, cold"; "import bm" is what the package itself takes.
+Unit: s, until a fresh process has its first batch, imports included; both find their modules
+compiled, as any Python does that may write them. The reference opens files at the rate of
+training, reads 200 segments of each recording to fit its scaler, and assembles a batch; see
+`scripts.benchmarks.parts.plain_start`. bm's first start, which compiles, simulates and prepares
+all, is shown as "bm, cold"; "import bm" is what the package itself takes.
 """
 
+import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from scripts.benchmarks.parts import memory
-from scripts.benchmarks.parts.measure import Row, in_turn, rows_of, seconds
+from scripts.benchmarks.parts.measure import Row, in_turn, rows_of
 from scripts.benchmarks.parts.plain_start import prepare
 
 PLAIN = "plain, warm"
@@ -39,13 +42,20 @@ torch.set_num_threads(int(n_threads))
 config = from_hydra(main.get_xp(arguments).cfg)
 splits = build_data(config, "cpu").splits
 scaler = build_scaler(config, splits)
-print(len(scaler(next(SegmentLoader(splits.datasets["train"], int(batch_size)).epoch(0)))))
+batches = SegmentLoader(splits.datasets["train"], int(batch_size)).epoch(0)
+print(len(scaler(next(batches))), flush=True)
+"""
+UNCOMPILED = "PYTHONDONTWRITEBYTECODE"
+"""Environment variable that makes each start compile what isn't installed, bm alone."""
+IMPORT = """
+import bm
+print(0, flush=True)
 """
 THEIRS = """
 import sys
 from scripts.benchmarks.parts.plain_start import first_batch
 n_threads, batch_size, folder = sys.argv[1:]
-print(len(first_batch(folder, int(batch_size), int(n_threads))))
+print(len(first_batch(folder, int(batch_size), int(n_threads))), flush=True)
 """
 
 
@@ -67,15 +77,14 @@ def run(settings: Settings) -> list[Row]:
         folder = Path(name)
         hours = settings.n_recordings * settings.minutes / 60
         memory.in_fresh_process(prepare, folder, hours, settings.n_recordings, settings.n_sensors)
-        ours = partial(start, OURS, settings, *arguments(folder, settings))
-        theirs = partial(start, THEIRS, settings, str(folder))
-        cold = seconds(ours)
-        works: dict[str, Callable[[], object]] = {
+        ours = partial(start, OURS, folder, settings, *arguments(folder, settings))
+        theirs = partial(start, THEIRS, folder, settings, str(folder))
+        cold = ours()
+        cases: dict[str, Callable[[], float]] = {
             PLAIN: theirs,
             "bm, warm": ours,
-            "import bm": partial(execute, "import bm"),
+            "import bm": partial(execute, IMPORT, folder, "0"),
         }
-        cases = {case: partial(seconds, work) for case, work in works.items()}
         figures = in_turn(cases, settings.repeats)
         imports = {"import bm": figures.pop("import bm")}
     rows = rows_of("start", "s", figures, PLAIN, less_is_better=True)
@@ -100,24 +109,41 @@ def arguments(folder: Path, settings: Settings) -> list[str]:
     ]
 
 
-def start(code: str, settings: Settings, *more: str) -> None:
-    """Run code that prints how many segments its first batch holds.
+def start(code: str, folder: Path, settings: Settings, *more: str) -> float:
+    """Seconds until code that is given these arguments has its first batch, of the right size."""
+    size = str(settings.batch_size)
+    return execute(code, folder, size, str(settings.n_threads), size, *more)
+
+
+def execute(code: str, folder: Path, expected: str, *more: str) -> float:
+    """Seconds until Python code, in a process of its own, prints what is expected.
+
+    Parameters
+    ----------
+    code : prints one line.
+    folder : where its log is kept.
+    expected : the line.
+    more : arguments.
 
     Raises
     ------
-    RuntimeError : they aren't as many as asked for.
+    RuntimeError : it fails, or prints something else.
     """
-    printed = execute(code, str(settings.n_threads), str(settings.batch_size), *more)
-    if printed != str(settings.batch_size):
-        raise RuntimeError(f"A batch of {printed} segments instead of {settings.batch_size}.")
-
-
-def execute(code: str, *more: str) -> str:
-    """What Python code prints in a process of its own."""
     root = Path(__file__).parents[2]
-    done = subprocess.run(
-        [sys.executable, "-c", code, *more], cwd=root, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise RuntimeError(done.stderr[-2000:])
-    return done.stdout.strip()
+    environment = {key: os.environ[key] for key in os.environ if key != UNCOMPILED}
+    log = folder / "log.txt"
+    begin = time.perf_counter()
+    with (
+        log.open("w") as errors,
+        subprocess.Popen(
+            [sys.executable, "-c", code, *more],
+            cwd=root, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True,
+        ) as process,
+    ):  # fmt: skip
+        assert process.stdout is not None
+        printed = process.stdout.readline().strip()
+        duration = time.perf_counter() - begin
+    if process.returncode or printed != expected:
+        said = log.read_text()[-2000:]
+        raise RuntimeError(f"A start printed {printed!r} instead of {expected!r}. {said}")
+    return duration

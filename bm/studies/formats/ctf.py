@@ -43,7 +43,7 @@ class Header:
     n_compensations: int
 
 
-def read_ds(folder: Path) -> mne.io.BaseRaw:
+def read_ds(folder: Path) -> "mne.io.BaseRaw":
     """Open a recording; names lose the number of the helmet ("MLC11-4304" is "MLC11").
 
     The electrodes that a CTF records beside its sensors (eyes, heart) become channels of type

@@ -19,7 +19,7 @@ COLUMNS = ("begin", "end", "offset")
 """What FieldTrip itself keeps of each trial, in samples; a study's own columns follow."""
 
 
-def read_data(path: Path, variable: str, sample_rate: float) -> mne.io.BaseRaw:
+def read_data(path: Path, variable: str, sample_rate: float) -> "mne.io.BaseRaw":
     """Read a structure of one trial in microvolts; every channel is of type EEG.
 
     Raises

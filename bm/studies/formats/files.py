@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import scipy.io
+import scipy  # its parts are imported when they are used: readers take long
 
 from bm.core.messages import DataError, did_you_mean
 

@@ -26,7 +26,7 @@ LINE = "UPPT001"
 
 
 def timed_by_triggers(
-    logs: Sequence[Path], events_file: Path, signal: Path, raw: mne.io.BaseRaw
+    logs: Sequence[Path], events_file: Path, signal: Path, raw: "mne.io.BaseRaw"
 ) -> pd.DataFrame:
     """Lines of all runs of the scenario that were recorded, by the triggers that came with them.
 
@@ -61,7 +61,7 @@ def timed_by_triggers(
     return pd.concat(parts).sort_values("seconds", kind="stable", ignore_index=True)
 
 
-def timed_as_published(logs: Sequence[Path], raw: mne.io.BaseRaw, source: str) -> pd.DataFrame:
+def timed_as_published(logs: Sequence[Path], raw: "mne.io.BaseRaw", source: str) -> pd.DataFrame:
     """Lines of the first run in the last log, by counting off contexts and fixation crosses.
 
     Triggers come from all stimulus channels alike. Times below 0 are taken for 0. What is later

@@ -32,7 +32,7 @@ def bad_sensors(n_sensors: int, rng: np.random.Generator) -> tuple[np.ndarray, n
 
 def add_artefacts(
     data: np.ndarray,
-    info: mne.Info,
+    info: "mne.Info",
     level: float,
     noisy: np.ndarray,
     flat: np.ndarray,
@@ -95,12 +95,12 @@ def _add_pulses(
         part += np.float32(size) * pulse[: len(part)]
 
 
-def _eye_field(info: mne.Info) -> np.ndarray:
+def _eye_field(info: "mne.Info") -> np.ndarray:
     """[C] both eyes' dipoles turned up, largest value 1."""
     return _largest_one(dipole_fields(info, EYES)[:, 2].sum(axis=0))
 
 
-def _heart_field(info: mne.Info) -> np.ndarray:
+def _heart_field(info: "mne.Info") -> np.ndarray:
     """[C] a source below the head, largest value 1."""
     return _largest_one(dipole_fields(info, HEART)[0, 0])
 

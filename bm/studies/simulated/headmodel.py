@@ -8,12 +8,11 @@ from functools import lru_cache
 
 import mne
 import numpy as np
-from mne.io.constants import FIFF
-from mne.transforms import Transform
 
 from bm.core.messages import check_choice
 
-MODALITIES = ("meg", "eeg")
+MODALITIES = {"meg": 102, "eeg": 64}
+"""With the sensors that each has."""
 ORIGIN = np.array([0.0, 0.0, 0.04])
 """Centre of the head sphere in metres, head coordinates: x right, y to the front, z up."""
 HEAD_RADIUS = 0.095
@@ -23,7 +22,7 @@ HELMET_RIM = np.deg2rad(110)
 
 
 @lru_cache(maxsize=4)
-def sensor_info(modality: str, sample_rate: float) -> mne.Info:
+def sensor_info(modality: str, sample_rate: float) -> "mne.Info":
     """Sensors of a simulated recording.
 
     Parameters
@@ -42,14 +41,14 @@ def sensor_info(modality: str, sample_rate: float) -> mne.Info:
     places = layout.pos[:, :2] + layout.pos[:, 2:] / 2
     for channel, (place, *axes) in zip(info["chs"], _helmet(places), strict=True):
         channel["loc"] = np.concatenate([place, *axes])
-        channel["coil_type"] = FIFF.FIFFV_COIL_VV_MAG_T3
-        channel["coord_frame"] = FIFF.FIFFV_COORD_DEVICE
+        channel["coil_type"] = mne.io.constants.FIFF.FIFFV_COIL_VV_MAG_T3
+        channel["coord_frame"] = mne.io.constants.FIFF.FIFFV_COORD_DEVICE
     with info._unlock():  # the helmet's coordinates are the head's: nobody moves
-        info["dev_head_t"] = Transform("meg", "head", np.eye(4))
+        info["dev_head_t"] = mne.transforms.Transform("meg", "head", np.eye(4))
     return info
 
 
-def dipole_fields(info: mne.Info, places: np.ndarray) -> np.ndarray:
+def dipole_fields(info: "mne.Info", places: np.ndarray) -> np.ndarray:
     """Fields of unit dipoles (1 Am) at the sensors.
 
     Parameters

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import mne
 import numpy as np
-from scipy import fft
+import scipy  # its parts are imported when they are used: transforms take long
 
 from bm.core.hashing import text_id
 from bm.studies.simulated.headmodel import ORIGIN, dipole_fields, sensor_info, tangential
@@ -74,7 +74,7 @@ def stimulus_drive(audio: np.ndarray, audio_rate: int, onsets: np.ndarray) -> np
     padded = np.pad(audio.astype(np.float32), (AUDIO_WINDOW // 2, AUDIO_WINDOW))
     frames = np.lib.stride_tricks.sliding_window_view(padded, AUDIO_WINDOW)[::hop][:n_samples]
     window = np.hanning(AUDIO_WINDOW).astype(np.float32)
-    power = np.abs(fft.rfft(frames * window, axis=1)) ** 2 / (window**2).sum()
+    power = np.abs(scipy.fft.rfft(frames * window, axis=1)) ** 2 / (window**2).sum()
     bands = np.log10(power @ _mel_bands(audio_rate).T + FLOOR) - np.log10(FLOOR)
     words = np.zeros((n_samples, 1), np.float32)
     words[np.round(onsets * SAMPLE_RATE).astype(int).clip(0, n_samples - 1)] = 1.0
@@ -96,7 +96,7 @@ class Listener:
     sensor_noise : s.d. of the white noise of a sensor, T or V.
     """
 
-    info: mne.Info
+    info: "mne.Info"
     kernels: np.ndarray
     mixing: np.ndarray
     fields: np.ndarray
@@ -111,10 +111,10 @@ class Listener:
     def respond(self, drive: np.ndarray) -> np.ndarray:
         """Clean response [T, C] float32 to the drive [T, N_BANDS + 1]."""
         n_samples, length = len(drive), self.kernels.shape[1]
-        n_fft = fft.next_fast_len(n_samples + length, real=True)
-        courses = fft.rfft(self.mixing.astype(np.float32) @ drive.T, n_fft, axis=1)
-        courses *= fft.rfft(self.kernels.astype(np.float32), n_fft, axis=1)
-        courses = fft.irfft(courses, n_fft, axis=1)[:, :n_samples]
+        n_fft = scipy.fft.next_fast_len(n_samples + length, real=True)
+        courses = scipy.fft.rfft(self.mixing.astype(np.float32) @ drive.T, n_fft, axis=1)
+        courses *= scipy.fft.rfft(self.kernels.astype(np.float32), n_fft, axis=1)
+        courses = scipy.fft.irfft(courses, n_fft, axis=1)[:, :n_samples]
         return courses.T @ self.fields.astype(np.float32)
 
     def noise(self, n_samples: int, rng: np.random.Generator) -> np.ndarray:
@@ -131,13 +131,13 @@ class Listener:
 
     def _brain_noise(self, n_samples: int, rng: np.random.Generator) -> np.ndarray:
         """[T, C]: each component's spectrum is drawn, then turned into a course."""
-        n_fft = fft.next_fast_len(n_samples, real=True)
-        density = brain_spectrum(fft.rfftfreq(n_fft, 1 / SAMPLE_RATE))
+        n_fft = scipy.fft.next_fast_len(n_samples, real=True)
+        density = brain_spectrum(scipy.fft.rfftfreq(n_fft, 1 / SAMPLE_RATE))
         amplitudes = np.sqrt(density * SAMPLE_RATE * n_fft / 4).astype(np.float32)
         parts = rng.standard_normal((len(self.noise_fields), 2 * len(amplitudes)), np.float32)
         spectrum = parts.view(np.complex64)
         spectrum *= amplitudes
-        courses = fft.irfft(spectrum, n_fft, axis=1, overwrite_x=True)[:, :n_samples]
+        courses = scipy.fft.irfft(spectrum, n_fft, axis=1, overwrite_x=True)[:, :n_samples]
         return courses.T @ self.noise_fields.astype(np.float32)
 
 
@@ -240,7 +240,7 @@ def _random_places(rng: np.random.Generator, count: int) -> np.ndarray:
 
 def _mel_bands(audio_rate: int) -> np.ndarray:
     """[N_BANDS, F] triangles of equal width in mel."""
-    frequencies = fft.rfftfreq(AUDIO_WINDOW, 1 / audio_rate)
+    frequencies = scipy.fft.rfftfreq(AUDIO_WINDOW, 1 / audio_rate)
     mels = np.linspace(_mel(LOWEST_BAND), _mel(HIGHEST_BAND), N_BANDS + 2)[:, None]
     position = _mel(frequencies)[None]
     rising = (position - mels[:-2]) / (mels[1:-1] - mels[:-2])

@@ -12,7 +12,7 @@ from pathlib import Path
 import dora
 from dora.conf import SlurmConfig, update_from_hydra
 from dora.distrib import get_distrib_spec, set_distrib_env
-from dora.hydra import HydraMain
+from dora.hydra import HydraMain, _compare_config
 from dora.shep import Sheep
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -72,6 +72,10 @@ class ArgumentError(ConfigError, SystemExit):
 class ExperimentMain(HydraMain):
     """Dora's entry point, with errors that name the closest key of the configuration."""
 
+    def __init__(self, run: Callable[[DictConfig], None], **options: str) -> None:
+        self._bases: dict[tuple[str, ...], tuple[DictConfig, list[tuple[str, str]]]] = {}
+        super().__init__(run, **options)
+
     def get_xp(self, argv: Sequence[str]) -> dora.XP:
         """Experiment of these arguments.
 
@@ -95,6 +99,21 @@ class ExperimentMain(HydraMain):
         return sorted(
             path.relative_to(CONF).as_posix() for path in CONF.rglob("*") if path.is_dir()
         )
+
+    def _get_base_config(
+        self, overrides: Sequence[str] = ()
+    ) -> tuple[DictConfig, list[tuple[str, str]]]:
+        """What the chosen files alone would give: composed once, however many experiments ask."""
+        chosen = tuple(arg for arg in overrides if arg.split("=")[0] in self._config_groups)
+        if chosen not in self._bases:
+            self._bases[chosen] = super()._get_base_config(list(chosen))
+        cfg, delta = self._bases[chosen]
+        return cfg, list(delta)
+
+    def _get_delta(self, init: DictConfig, other: DictConfig) -> list[tuple[str, object]]:
+        """Keys that differ; Dora's own would begin where the last comparison that failed ended."""
+        differences = _compare_config(init, other, [])
+        return [(".".join(one.path), one.other_value) for one in differences]
 
     def get_slurm_config(self) -> SlurmConfig:
         """What `dora grid` and `dora launch` ask of SLURM, before their flags.

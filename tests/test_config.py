@@ -101,6 +101,15 @@ def test_published_signatures_name_the_same_experiments(signature):
     assert main.get_xp([*argv, "norm.max_scale=21"]).sig != signature
 
 
+@pytest.mark.parametrize("wrong", ["dset=3", "optim.lr=${nosuch}"])
+def test_wrong_arguments_leave_later_signatures_alone(wrong):
+    with pytest.raises(ConfigError):
+        main.get_xp([wrong])
+    xp = main.get_xp(["seed=7", "preset=demo", "dset.selections=[fake]"])
+    assert xp.sig == "24febd4d"
+    assert ["dset.selections", ["fake"]] in xp.delta
+
+
 class Collector:
     """Stands in for Dora's shepherd and herd: only notes what would be scheduled."""
 

@@ -1,4 +1,4 @@
-"""Each published selection, in miniature: the command lines that train, evaluate and prepare."""
+"""Each selection, in miniature: the command lines that train, evaluate, prepare and audit."""
 
 import multiprocessing
 import os
@@ -10,10 +10,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from dora.__main__ import main as dora
-from fixtures import brennan, broderick, masc, schoffelen
+from fixtures import bids, brennan, broderick, masc, schoffelen
+from omegaconf import OmegaConf
 
+from bm.config import CONF
 from bm.train import main as experiment
-from scripts import run_eval_probs
+from scripts import audit, run_eval_probs
 
 SMALL = [
     "dset.features_params.MelSpectrum.n_mels=8",
@@ -32,7 +34,17 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "broderick2019": lambda root: broderick.write_study(root, subjects=[1], runs=[1, 2]),
     "brennan2019": brennan.write_study,
     "schoffelen2019": schoffelen.write_study,
+    "bids": bids.write_study,
 }
+SELECTIONS = sorted(OmegaConf.load(CONF / "selections" / "selections_definitions.yaml"))
+OPTIONS = {
+    "bids": ["selections.bids.root=data/bids"],
+    "synthetic": [
+        "preset=demo", "+selections.synthetic.n_subjects=2", "+selections.synthetic.n_sessions=1",
+        "+selections.synthetic.n_minutes=3", "+selections.synthetic.n_sensors=8",
+    ],
+}  # fmt: skip
+"""What selections need in addition, or need to be small."""
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +114,36 @@ def test_selection_trains_and_is_evaluated(
     assert (table["n_candidates"] > 10).all()
     metadata = pd.read_csv(evaluation / "metadata.csv", keep_default_na=False)
     assert (metadata["word"] != "").all()
+
+
+def audited(folder: Path, selection: str, *options: str) -> int:
+    """Exit code of the leak audit."""
+    feature = "WordHash" if selection == "visual_mous" else "MelSpectrum"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return audit.main([f"selections=[{selection}]", f"dset.features=[{feature}]", *options])
+
+
+@pytest.mark.parametrize("selection", SELECTIONS)
+def test_no_selection_leaks(folder, selection, capsys):
+    assert audited(folder, selection, *OPTIONS.get(selection, [])) == 0
+    assert "No leak." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("selection", ["gwilliams2022", "brennan2019", "visual_mous"])
+def test_published_options_leak_nothing_where_blocks_are_cut_alike(folder, selection):
+    assert audited(folder, selection, f"selections.{selection}.faithful=true") == 0
+
+
+@pytest.mark.parametrize("selection", ["audio_mous", "audio_mous_wl"])
+def test_published_options_of_schoffelen_leak_so_that_they_need_a_warning(
+    folder, selection, capsys
+):
+    """Blocks are merged from the start of the recording, and people had other lead-ins."""
+    assert audited(folder, selection, f"selections.{selection}.faithful=true") == 1
+    printed = capsys.readouterr().out
+    assert "LEAK  stimulus: train and valid share 1 stretch(es)" in printed
+    assert "set audit=warn, and say so" in printed
 
 
 @pytest.mark.slow

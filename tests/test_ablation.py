@@ -69,15 +69,15 @@ def test_table_has_mean_spread_and_difference():
     page = script.write_table(script.Results(accuracies, 0.02, 500, []), 0.995)
     assert "| reference |  | 61.0 ± 1.0 | 60.0, 61.0, 62.0 |  |  |" in page
     assert (
-        "| no clamping | `norm.max_scale=1e+12` | 6.0 ± 1.0 | 5.0, 6.0, 7.0 | -55.0 | -33.6 |"
+        "| no clamp | `norm.max_scale=1e+12` | 6.0 ± 1.0 | 5.0, 6.0, 7.0 | -55.0 | -33.6 |"
     ) in page
     assert "among 500 candidates" in page
     assert "Chance is 2.0 %. The ceiling, 99.5 %," in page
-    assert "paper's: subject embedding instead of layer, clamp at 100.\n" in page
+    assert "paper's: subject embedding, clamp at 100.\n" in page
     assert "| no subject layer | `simpleconv.subject_layers=false` |" in page
     assert "missing" not in page
-    accuracies["no clamping"] = [0.05]
-    missing = [("no clamping", 2037, "a"), ("no clamping", 2038, "b")]
+    accuracies["no clamp"] = [0.05]
+    missing = [("no clamp", 2037, "a"), ("no clamp", 2038, "b")]
     page = script.write_table(script.Results(accuracies, 0.02, 500, missing), 0.995)
     assert "| 5.0 | 5.0 | -56.0 | -33.6 |" in page
     assert "2 experiments are missing." in page
@@ -93,22 +93,22 @@ def write_history(row: str, seed: int, accuracy: float) -> None:
 
 def test_last_tests_are_collected_and_those_missing_are_named(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(experiment.dora, "dir", tmp_path)
-    rows = {row: ROWS[row] for row in ("reference", "no clamping")}
+    rows = {row: ROWS[row] for row in ("reference", "no clamp")}
     monkeypatch.setattr(script, "ROWS", rows)
     monkeypatch.setattr(script, "SEEDS", (2036, 2037))
     write_history("reference", 2036, 0.5)
     write_history("reference", 2037, 0.75)
-    signature = experiment.get_xp(script.arguments_of(ROWS["no clamping"], 2037)).sig
+    signature = experiment.get_xp(script.arguments_of(ROWS["no clamp"], 2037)).sig
     assert script.main([f"out={tmp_path / 'table.md'}"]) == 1
     printed = capsys.readouterr().err
-    assert f"{signature} (no clamping, seed 2037) has no test yet." in printed
+    assert f"{signature} (no clamp, seed 2037) has no test yet." in printed
     assert printed.count("has no test yet") == 2
     assert not (tmp_path / "table.md").exists()
-    write_history("no clamping", 2037, 0.25)
+    write_history("no clamp", 2037, 0.25)
     results = script.collect()
-    assert results.accuracies == {"reference": [0.5, 0.75], "no clamping": [0.25]}
+    assert results.accuracies == {"reference": [0.5, 0.75], "no clamp": [0.25]}
     assert (results.chance, results.n_candidates) == (0.02, 500)
-    assert [entry[:2] for entry in results.missing] == [("no clamping", 2036)]
+    assert [entry[:2] for entry in results.missing] == [("no clamp", 2036)]
 
 
 def test_script_explains_itself(capsys):

@@ -2,7 +2,7 @@
 
 Run with ``dora grid demo``, or without SLURM ``python -m scripts.run_grid demo jobs=2``; about two
 minutes for each of 11 experiments on two cores.
-Expected: reference well above both ablations (no subject layer, no clamping), controls at chance.
+Expected: reference well above both ablations (no subject layer, no clamp), controls at chance.
 docs/ablation-simulated.md has figures of all ablations.
 """
 
@@ -16,7 +16,7 @@ SEEDS = (2036, 2037, 2038)
 ROWS: dict[str, dict[str, Any]] = {
     "reference": {},
     "no subject layer": {"simpleconv.subject_layers": False},
-    "no clamping": {"norm.max_scale": 1e12},
+    "no clamp": {"norm.max_scale": 1e12},
 }
 CONTROLS: dict[str, dict[str, Any]] = {
     "noise": {"dset.control": "noise"},

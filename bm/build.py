@@ -101,7 +101,8 @@ def build_data(config: Config, device: str) -> Data:
     )
     tables, of_extra = tables[: len(features)], tables[len(features) :]
     prepared = apply_control(prepared, dset.control, config.seed)
-    store = SignalStore([item.signal for item in prepared], dset.residency, device)
+    signals_of = [item.signal for item in prepared]
+    store = SignalStore(signals_of, dset.residency, device, dset.storage)
     splits = build_splits(
         prepared,
         tables,

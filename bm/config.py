@@ -25,7 +25,7 @@ from bm.optimizer import OPTIMIZERS, SCHEDULES
 from bm.schema import Config, DsetConfig
 from bm.segments.controls import CONTROLS
 from bm.segments.prepare import GROUPINGS
-from bm.segments.store import RESIDENCIES
+from bm.segments.store import RESIDENCIES, STORAGES
 from bm.training import ON_BAD_LOSS
 
 __all__ = ["CONF", "Config", "ConfigError", "DsetConfig", "from_dict", "from_hydra", "to_dict"]
@@ -74,6 +74,7 @@ CHOICES = {
     "task.loss": (None, "l1", "mse"),
     "dset.block_grouping": GROUPINGS,
     "dset.residency": RESIDENCIES,
+    "dset.storage": tuple(STORAGES),
     "dset.on_bad_recording": ("skip", "error"),
     "dset.control": CONTROLS,
 }

@@ -140,7 +140,8 @@ class BatchScaler:
         key = {
             "version": VERSION,
             "signals": signals,
-            "segments": array_checksum(tensor.cpu().numpy() for tensor in tensors),
+            "storage": str(train.store.dtype),
+            "segments": array_checksum(_bytes(tensor) for tensor in tensors),
             "n_times": [train.n_times, train.n_baseline],
             "normalizable": [feature.normalizable for feature in stimuli.features],
             "settings": {name: getattr(self, name) for name in _NUMBERS},
@@ -193,13 +194,14 @@ class BatchScaler:
         """The same segments, whose batches come with scaled features.
 
         A row of a table is seen by several samples of many segments, but scaled once here; the
-        numbers are the same. Where there is no room for a second table, nothing is changed: the
-        features of each batch are scaled then.
+        numbers are the same. Where there is no room for a second table, or tables are kept in half
+        precision to save memory, nothing is changed: the features of each batch are scaled then.
         """
         stimuli = segments.stimuli
         if stimuli not in self._tables:
             n_bytes = sum(rows.nbytes for rows in stimuli.rows)
-            if stimuli.is_scaled or n_bytes > TABLE_SHARE * free_memory(segments.store.home):
+            no_room = n_bytes > TABLE_SHARE * free_memory(segments.store.home)
+            if stimuli.is_scaled or segments.store.is_half or no_room:
                 return segments
             self._tables[stimuli] = self._scaled(stimuli)
         return segments.with_stimuli(self._tables[stimuli])
@@ -275,6 +277,13 @@ def _entry(array: np.ndarray) -> str | None:
     if isinstance(array, np.memmap) and isinstance(array.base, mmap.mmap) and array.filename:
         return Path(array.filename).parent.name
     return None
+
+
+def _bytes(tensor: Tensor) -> np.ndarray:
+    """The same bytes as an array; numpy knows no bfloat16."""
+    whole = tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor
+    array: np.ndarray = whole.cpu().numpy()
+    return array
 
 
 def _weighted_scale(table: Tensor, counts: Tensor, per_channel: bool) -> tuple[Tensor, Tensor]:

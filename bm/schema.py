@@ -119,6 +119,7 @@ class DsetConfig:
     notch: float | None = None
     block_grouping: str = "recording_time"
     residency: str = "auto"
+    storage: str = "fp32"
     on_bad_recording: str = "skip"
     control: str = "none"
     sensor_dimensions: int = 2

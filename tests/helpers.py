@@ -129,6 +129,7 @@ def make_splits(
     rules: dict[str, WindowRule] | None = None,
     blocks: BlockRule | None = None,
     prepared: Sequence[Prepared] | None = None,
+    storage: str = "fp32",
     **options: Any,
 ) -> Splits:
     """All the way from recordings to splits; `options` go to `build_splits`."""
@@ -140,7 +141,7 @@ def make_splits(
         build_table(feature, events, n_samples, RATE, cache)
         for feature in make_features(features, {"MelSpectrum": {"n_mels": 20}})
     ]
-    store = SignalStore([item.signal for item in prepared], residency)
+    store = SignalStore([item.signal for item in prepared], residency, storage=storage)
     return build_splits(prepared, tables, rules or RULES, store, **options)
 
 

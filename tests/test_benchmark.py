@@ -54,10 +54,13 @@ def test_rows_are_added_to_those_of_earlier_runs(tmp_path):
     assert len(run(*arguments)) == 4
 
 
-def test_all_residencies_are_measured_in_one_run(tmp_path):
-    options = ["residencies=[host,disk]", "features=[wav2vec]", *SMALL, *DATA]
-    rows = run("data", *options, f"json={tmp_path / 'rows.jsonl'}")
-    assert [row["case"] for row in rows] == ["wav2vec, plain", "wav2vec, host", "wav2vec, disk"]
+def test_all_residencies_and_storages_are_measured_in_one_run(tmp_path):
+    options = ["residencies=[host,disk]", "storages=[fp32,fp16]", "features=[wav2vec]"]
+    rows = run("data", *options, *SMALL, *DATA, f"json={tmp_path / 'rows.jsonl'}")
+    assert [row["case"] for row in rows] == [
+        "wav2vec, plain", "wav2vec, host", "wav2vec, host, fp16", "wav2vec, disk",
+        "wav2vec, disk, fp16",
+    ]  # fmt: skip
 
 
 def test_the_plain_loop_gives_the_segments_that_bm_gives(tmp_path):

@@ -145,6 +145,7 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     "dset.notch": (50.0, {}),
     "dset.block_grouping": ("stimulus_time", {}),
     "dset.residency": ("disk", {"dset.residency": "host"}),
+    "dset.storage": ("fp16", {}),
     "dset.on_bad_recording": ("error", {"dset.selections": ["small", "broken"]}),
     "dset.control": ("noise", {}),
     "dset.sensor_dimensions": (3, {"simpleconv.merger_pos_dim": 128}),

@@ -1,19 +1,24 @@
 """Store and loader: the same numbers from every residency, the same order from every loader."""
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers import SmallRecording, make_splits, tell_story
+from helpers import RULES, SmallRecording, make_splits, tell_story
 
 from bm.core.cache import Cache
 from bm.core.machine import available_memory
+from bm.core.messages import DataError
+from bm.features.mel import MelSpectrum
 from bm.recordings import Signal
 from bm.recordings.sensors import Sensors
-from bm.segments import SegmentBatch, SegmentDataset, SegmentLoader, SignalStore
-from bm.segments.prepare import BlockRule, Prepared, SignalSettings, prepare
+from bm.scaling import BatchScaler
+from bm.segments import SegmentBatch, SegmentDataset, SegmentLoader, SignalStore, build_splits
+from bm.segments.loader import one_ahead
+from bm.segments.prepare import BlockRule, Prepared, SignalSettings, build_tables, prepare
 from bm.segments.store import choose_residency
 
 RESIDENCIES = ("device", "host", "disk")
@@ -129,7 +134,63 @@ def test_residencies_give_the_same_batches_on_a_gpu(prepared, stored, datasets):
     loader = SegmentLoader(datasets["host"], 32, "cuda", n_workers=2)
     batches = list(loader.in_order())
     assert batches[0].meg.device.type == "cuda"
-    assert torch.equal(torch.cat([batch.meg for batch in batches]).cpu(), reference.meg)
+    torch.testing.assert_close(torch.cat([one.meg for one in batches]).cpu(), reference.meg)
+    assert torch.equal(torch.cat([one.features for one in batches]).cpu(), reference.features)
+    assert torch.cat([one.row for one in batches]).tolist() == rows.tolist()
+
+
+# Storage in half precision
+
+
+@pytest.mark.parametrize(("storage", "n_bits"), [("bf16", 8), ("fp16", 11)])
+def test_half_precision_takes_half_the_memory_and_loses_what_its_bits_lose(
+    tmp_path, storage, n_bits
+):
+    signal = make_signal(500, 4, 0, tmp_path / "a.npy")
+    wanted = 1e-13 * (1000 + signal.data)  # teslas far from 0
+    wanted[:, 3] = 2e-13  # flat
+    signals = [replace(signal, data=wanted), replace(signal, data=wanted[:400, :2])]
+    store = SignalStore(signals, "host", storage=storage)
+    assert store.n_bytes == store._flat.nbytes == SignalStore(signals, "host").n_bytes // 2
+    recording, first = torch.tensor([0, 1]), torch.tensor([3, 90])
+    windows = store.gather(recording, first, 300)
+    assert windows.dtype == torch.float32
+    expected = torch.from_numpy(np.stack([wanted[3:303, :2].T, wanted[90:390, :2].T]))
+    error = (windows[:, :2] - expected).abs() / 1e-13
+    most = float(np.abs(signal.data).max()) * 2.0**-n_bits
+    assert 0.2 * most < error.max() < 1.01 * most + 1e-3  # fp32 rounds 1000, too
+    assert torch.equal(windows[0, 3], torch.full((300,), 2e-13))
+    assert (windows[1, 2:] == 0).all()
+    for residency in ("device", "disk"):
+        elsewhere = SignalStore(signals, residency, storage=storage)
+        assert torch.equal(elsewhere.gather(recording, first, 300), windows)
+
+
+def test_features_are_kept_in_half_precision_but_classes_are_not(prepared, stored):
+    names = ["MelSpectrum", "WordHash"]
+    splits = {
+        storage: make_splits([], stored, names, "host", prepared=prepared, storage=storage)
+        for storage in ("fp32", "fp16")
+    }
+    whole, half = (splits[storage].datasets["train"] for storage in ("fp32", "fp16"))
+    assert [rows.dtype for rows in half.stimuli.rows] == [torch.float16, torch.float32]
+    rows = torch.arange(20)
+    one, other = half.gather(rows), whole.gather(rows)
+    assert one.meg.dtype == one.features.dtype == torch.float32
+    assert not torch.equal(one.features[:, :-1], other.features[:, :-1])
+    torch.testing.assert_close(one.features, other.features, rtol=1e-3, atol=1e-6)
+    assert torch.equal(one.features[:, -1], other.features[:, -1])
+    batch = next(SegmentLoader(half, 20).in_order())
+    assert_same(batch, one)
+    assert BatchScaler().fit(half, 2, 0).with_scaled_features(half) is half  # that would be fp32
+
+
+def test_features_that_half_precision_cannot_hold_are_refused(prepared, stored):
+    _, (table,) = build_tables(prepared, [MelSpectrum(n_mels=4)], stored)
+    table.rows[5] = 1e5
+    store = SignalStore([item.signal for item in prepared], "host", storage="fp16")
+    with pytest.raises(DataError, match=r"MelSpectrum .* too large .* dset\.storage=fp32 or bf16"):
+        build_splits(prepared, [table], RULES, store)
 
 
 # Batch
@@ -222,6 +283,14 @@ def test_error_in_a_worker_reaches_the_caller(datasets):
 def test_batch_must_hold_a_segment(datasets):
     with pytest.raises(ValueError, match=r"optim\.batch_size=0 must be at least 1"):
         SegmentLoader(datasets["host"], 0)
+
+
+def test_next_batch_is_on_its_way_before_one_is_given():
+    asked: list[int] = []
+    ahead = one_ahead(asked.append(number) or number for number in range(4))
+    assert [(number, len(asked)) for number in ahead] == [(0, 2), (1, 3), (2, 4), (3, 4)]
+    assert list(one_ahead(iter([7]))) == [7]
+    assert list(one_ahead(iter([]))) == []
 
 
 def test_empty_split_has_no_batches(datasets):

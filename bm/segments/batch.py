@@ -41,6 +41,14 @@ class SegmentBatch:
         """The same batch on another device."""
         return self._each(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
+    def pin_memory(self) -> "SegmentBatch":
+        """The same batch in memory that a GPU can copy from by itself."""
+        return self._each(Tensor.pin_memory)
+
+    def tensors(self) -> list[Tensor]:
+        """All that the batch holds."""
+        return [one for one in vars(self).values() if isinstance(one, Tensor)]
+
     def _each(self, change: Callable[[Tensor], Tensor]) -> "SegmentBatch":
         changed: dict[str, Any] = {
             name: change(one) for name, one in vars(self).items() if isinstance(one, Tensor)

@@ -5,7 +5,7 @@ Enters: which windows there are, brain signals, features along the recordings. L
 
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -37,7 +37,7 @@ class Stimuli:
     Attributes
     ----------
     features : what the rows of each table mean.
-    rows : per feature [n, F].
+    rows : per feature [n, F], in the type that the signals are kept in, too; classes in float32.
     timelines : per feature [sum of T] int32, the row that each sample sees.
     mask : [sum of T] bool, where a word is heard.
     is_scaled : whether the rows are (see `bm.scaling.BatchScaler.with_scaled_features`).
@@ -112,33 +112,46 @@ class SegmentGatherer:
 
     def gather(self, rows: Tensor) -> SegmentBatch:
         """Batch of the segments at `rows` [B]."""
+        return self.restore(self.gather_stored(rows))
+
+    def gather_stored(self, rows: Tensor) -> SegmentBatch:
+        """The same as it is stored, for `restore`: this is what is copied to another device."""
         rows = rows.to(self.store.home)
-        samples = self.samples(rows)
+        samples, windows = self.samples(rows), self.windows
+        recording, first = windows.recording[rows], windows.first[rows]
         return SegmentBatch(
-            meg=self.gather_meg(rows),
+            meg=self.store.gather_stored(recording, first, self.n_times),
             features=self._gather_features(samples),
             mask=self.stimuli.mask[samples][:, None],
-            subject_index=self.windows.subject[rows],
-            recording_index=self.windows.recording[rows],
-            layout_index=self.windows.layout[rows],
+            subject_index=windows.subject[rows],
+            recording_index=recording,
+            layout_index=windows.layout[rows],
             row=rows,
             has_scaled_features=self.stimuli.is_scaled,
         )
+
+    def restore(self, batch: SegmentBatch) -> SegmentBatch:
+        """What was stored in single precision, baseline subtracted, on the device where it is."""
+        meg = self.store.restore(batch.meg, batch.recording_index)
+        return replace(batch, meg=self._without_baseline(meg), features=batch.features.float())
 
     def gather_meg(self, rows: Tensor) -> Tensor:
         """Brain signals [B, C, T], baseline subtracted."""
         rows = rows.to(self.store.home)
         recording, first = self.windows.recording[rows], self.windows.first[rows]
-        meg = self.store.gather(recording, first, self.n_times)
-        if self.n_baseline:
-            meg -= meg[..., : self.n_baseline].mean(dim=-1, keepdim=True)
-        return meg
+        return self._without_baseline(self.store.gather(recording, first, self.n_times))
 
     def samples(self, rows: Tensor) -> Tensor:
         """Positions [B, T] of the segments in the stimuli's timelines."""
         rows = rows.to(self.store.home)
         first = self.store.first_row[self.windows.recording[rows]] + self.windows.first[rows]
         return first[:, None] + torch.arange(self.n_times, device=self.store.home)
+
+    def _without_baseline(self, meg: Tensor) -> Tensor:
+        """The same array [B, C, T], changed in place."""
+        if self.n_baseline:
+            meg -= meg[..., : self.n_baseline].mean(dim=-1, keepdim=True)
+        return meg
 
     def _gather_features(self, samples: Tensor) -> Tensor:
         stimuli = self.stimuli

@@ -3,11 +3,14 @@
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 import torch
 
 from bm.segments.batch import SegmentBatch
 from bm.segments.gather import SegmentGatherer
+
+Item = TypeVar("Item")
 
 
 class SegmentLoader:
@@ -71,17 +74,60 @@ class SegmentLoader:
         return order.split(self.batch_size)[: len(self)]
 
     def _load_all(self, parts: Sequence[torch.Tensor]) -> Iterator[SegmentBatch]:
+        stored: Iterator[SegmentBatch] = self._gather_all(parts)
+        if self._is_pinned:
+            stored = copied_ahead(stored, self.device)
+        return (self.dataset.restore(batch.to(self.device)) for batch in stored)
+
+    def _gather_all(self, parts: Sequence[torch.Tensor]) -> Iterator[SegmentBatch]:
+        """Batches as they are stored, where they are stored."""
         if not self.n_workers:
-            yield from map(self._load, parts)
+            yield from map(self._gather, parts)
             return
         with ThreadPoolExecutor(self.n_workers) as pool:
             ahead: deque[Future[SegmentBatch]] = deque()
             for part in parts:
-                ahead.append(pool.submit(self._load, part))
+                ahead.append(pool.submit(self._gather, part))
                 if len(ahead) > self.n_workers:
                     yield ahead.popleft().result()
             while ahead:
                 yield ahead.popleft().result()
 
-    def _load(self, rows: torch.Tensor) -> SegmentBatch:
-        return self.dataset.gather(rows).to(self.device, non_blocking=True)
+    def _gather(self, rows: torch.Tensor) -> SegmentBatch:
+        stored = self.dataset.gather_stored(rows)
+        return stored.pin_memory() if self._is_pinned else stored
+
+    @property
+    def _is_pinned(self) -> bool:
+        """Whether batches are copied to a GPU: from other memory the host would wait for it."""
+        return self.device.startswith("cuda") and self.dataset.store.home == "cpu"
+
+
+def copied_ahead(batches: Iterator[SegmentBatch], device: str) -> Iterator[SegmentBatch]:
+    """Copies of pinned batches on a GPU: the next one is under way while one is worked on.
+
+    Copies have a stream of their own. The GPU's work on a batch waits for its copy; the host waits
+    for nothing.
+    """
+    stream = torch.cuda.Stream(device)
+
+    def send(batch: SegmentBatch) -> tuple[SegmentBatch, torch.cuda.Event]:
+        with torch.cuda.stream(stream):
+            copy = batch.to(device, non_blocking=True)
+        return copy, stream.record_event()
+
+    for copy, arrived in one_ahead(map(send, batches)):
+        work = torch.cuda.current_stream(device)
+        work.wait_event(arrived)
+        for tensor in copy.tensors():
+            tensor.record_stream(work)  # its memory isn't free before the work on it is done
+        yield copy
+
+
+def one_ahead(items: Iterator[Item]) -> Iterator[Item]:
+    """The same items; before one is given, the next is asked for."""
+    for item in items:
+        for following in items:
+            yield item
+            item = following
+        yield item

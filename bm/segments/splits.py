@@ -167,10 +167,29 @@ def _stimuli(
     home = store.home
     return Stimuli(
         [table.feature for table in tables],
-        [torch.from_numpy(table.rows).to(home) for table in tables],
+        [_rows(table, store) for table in tables],
         [torch.from_numpy(np.concatenate(table.timelines)).to(home) for table in tables],
         torch.from_numpy(np.concatenate(masks)).to(home),
     )
+
+
+def _rows(table: FeatureTable, store: SignalStore) -> torch.Tensor:
+    """Rows where the signals are, and in their type unless they tell classes apart.
+
+    Raises
+    ------
+    DataError : that type can't hold them.
+    """
+    rows = torch.from_numpy(table.rows).to(store.home)
+    if not table.feature.normalizable:
+        return rows
+    stored = rows.to(store.dtype)
+    if store.is_half and not torch.equal(stored.isfinite(), rows.isfinite()):
+        raise DataError(
+            f"{table.feature.name} has values that are too large for half precision: choose "
+            "dset.storage=fp32 or bf16."
+        )
+    return stored
 
 
 def _add_sound(windows: pd.DataFrame, events: pd.DataFrame) -> pd.DataFrame:

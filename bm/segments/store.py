@@ -14,6 +14,8 @@ from bm.core.messages import check_choice
 logger = logging.getLogger(__name__)
 
 RESIDENCIES = ("auto", "device", "host", "disk")
+STORAGES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+"""Types that signals and features may be kept in."""
 DEVICE_SHARE, HOST_SHARE = 0.6, 0.5
 
 
@@ -30,7 +32,8 @@ class SignalStore:
     """The signals of all recordings, from which batches of windows are gathered.
 
     All residencies give the same numbers. Recordings with fewer sensors than the largest are padded
-    with zeros.
+    with zeros. In half precision each sensor is kept as deviations from its mean, in units of their
+    standard deviation: teslas are too small for "fp16", and offsets too large for both.
 
     Parameters
     ----------
@@ -38,55 +41,110 @@ class SignalStore:
     residency : "device" (all signals in the memory of `device`), "host" (RAM), "disk" (mapped
         files), or "auto": the first of these with room to spare.
     device : where training happens.
+    storage : type that signals are kept in, of `STORAGES`; windows are rounded to it on disk, too.
 
     Attributes
     ----------
     arrays, lengths : data of each recording, and their samples.
     n_bytes : of all signals together.
+    dtype : of what is kept.
+    centre, spread : [R, C] of each recording and sensor, which half precision is relative to.
 
     Raises
     ------
     MemoryError : there is no room where the signals were told to be.
     """
 
-    def __init__(self, signals: Sequence[Stored], residency: str = "auto", device: str = "cpu"):
+    def __init__(
+        self,
+        signals: Sequence[Stored],
+        residency: str = "auto",
+        device: str = "cpu",
+        storage: str = "fp32",
+    ):
         check_choice("dset.residency", residency, RESIDENCIES)
+        check_choice("dset.storage", storage, STORAGES)
+        self.dtype = STORAGES[storage]
         self.n_sensors = max(signal.data.shape[1] for signal in signals)
         self.lengths = lengths = [len(signal.data) for signal in signals]
-        self.n_bytes = n_bytes = sum(lengths) * self.n_sensors * 4
+        self.n_bytes = n_bytes = sum(lengths) * self.n_sensors * self.dtype.itemsize
         self.residency = choose_residency(n_bytes, device) if residency == "auto" else residency
         _check_room(n_bytes, self.residency, device)
         self.device = device
         self.home = device if self.residency == "device" else "cpu"
         self.first_row = torch.tensor(np.cumsum([0, *lengths[:-1]]), device=self.home)
         self.arrays = [signal.data for signal in signals]
+        self.centre = torch.zeros(len(signals), self.n_sensors)
+        self.spread = torch.ones(len(signals), self.n_sensors)
+        if self.is_half:
+            self._measure()
         self._flat: Tensor | None = None
         if self.residency != "disk":
-            flat = torch.empty(sum(lengths), self.n_sensors)
-            for rows, array in zip(flat.split(lengths), self.arrays, strict=True):
-                rows.numpy()[:, : array.shape[1]] = array
-                rows[:, array.shape[1] :] = 0.0
+            flat = torch.empty(sum(lengths), self.n_sensors, dtype=self.dtype)
+            for index, (rows, array) in enumerate(
+                zip(flat.split(lengths), self.arrays, strict=True)
+            ):
+                n_sensors = array.shape[1]
+                if self.is_half:
+                    rows[:, :n_sensors] = self._pack(array, index)
+                else:
+                    rows.numpy()[:, :n_sensors] = array
+                rows[:, n_sensors:] = 0.0
             self._flat = flat.to(self.home)
         logger.info(
-            "Signals: %.2f GB, kept on %s.", n_bytes / 1e9, _describe(self.residency, device)
-        )
+            "Signals: %.2f GB, kept on %s%s.",
+            n_bytes / 1e9, _describe(self.residency, device), f" in {storage}" * self.is_half,
+        )  # fmt: skip
+
+    @property
+    def is_half(self) -> bool:
+        """Whether signals and features are kept in half precision."""
+        return self.dtype != torch.float32
 
     def gather(self, recording_index: Tensor, first: Tensor, n_times: int) -> Tensor:
-        """Windows [B, C, T] that begin at sample `first` [B] of each recording [B]."""
+        """Windows [B, C, T] float32 that begin at sample `first` [B] of each recording [B]."""
+        return self.restore(self.gather_stored(recording_index, first, n_times), recording_index)
+
+    def gather_stored(self, recording_index: Tensor, first: Tensor, n_times: int) -> Tensor:
+        """The same windows as they are kept, for `restore`."""
         if self._flat is not None:
             rows = (self.first_row[recording_index] + first)[:, None]
             rows = rows + torch.arange(n_times, device=self.home)
             windows = self._flat.index_select(0, rows.flatten())
             return windows.view(len(first), n_times, self.n_sensors).transpose(1, 2)
-        windows = torch.zeros(len(first), n_times, self.n_sensors)
+        windows = torch.zeros(len(first), n_times, self.n_sensors, dtype=self.dtype)
         for row, (index, begin) in enumerate(
             zip(recording_index.tolist(), first.tolist(), strict=True)
         ):
             array = self.arrays[index]
-            windows[row, :, : array.shape[1]] = torch.from_numpy(
-                array[begin : begin + n_times].copy()
-            )
+            windows[row, :, : array.shape[1]] = self._pack(array[begin : begin + n_times], index)
         return windows.transpose(1, 2)
+
+    def restore(self, windows: Tensor, recording_index: Tensor) -> Tensor:
+        """Windows [B, C, T] float32 of what is kept, on whichever device that is."""
+        if not self.is_half:
+            return windows
+        centre, spread = (
+            of_all.to(windows.device)[recording_index][..., None]
+            for of_all in (self.centre, self.spread)
+        )
+        return windows.float().mul_(spread).add_(centre)
+
+    def _pack(self, values: np.ndarray, index: int) -> Tensor:
+        """What is kept of values [n, C] of a recording."""
+        tensor = torch.from_numpy(values.copy())
+        if not self.is_half:
+            return tensor
+        n_sensors = values.shape[1]
+        deviations = tensor.sub_(self.centre[index, :n_sensors])
+        return deviations.div_(self.spread[index, :n_sensors]).to(self.dtype)
+
+    def _measure(self) -> None:
+        """Mean and standard deviation of each sensor over all of its recording."""
+        for index, array in enumerate(self.arrays):
+            spread, centre = torch.std_mean(torch.from_numpy(array.copy()), dim=0, correction=0)
+            self.centre[index, : len(centre)] = centre
+            self.spread[index, : len(spread)] = torch.where(spread == 0, 1.0, spread)
 
 
 def free_memory(device: str) -> int:

@@ -5,6 +5,7 @@ Options:
   hours=2.0         of brain signals, in recordings as long as the paper's (196 make up 56.2 h)
   n_sensors=208  n_subjects=27  batch_size=256
   residencies=[host]   of device, host, disk
+  storages=[fp32]   types that bm keeps signals and features in: fp32, bf16, fp16
   device=cpu        where batches go
   n_batches=20      gathered in each repeat; the reference loads reference_segments=128
   n_workers=0       processes of the reference, and threads of bm, that prepare batches ahead
@@ -14,6 +15,7 @@ Options:
 Unit: segments/s from the store to scaled batches on the device.
 """
 
+import itertools
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -40,6 +42,7 @@ class Settings:
     n_subjects: int = 27
     batch_size: int = 256
     residencies: list[str] = field(default_factory=lambda: ["host"])
+    storages: list[str] = field(default_factory=lambda: ["fp32"])
     device: str = "cpu"
     n_batches: int = 20
     reference_segments: int = 128
@@ -67,9 +70,10 @@ def run(settings: Settings) -> list[Row]:
                     settings,
                 )
             }
-            for residency in settings.residencies:
-                ours = gatherer(made, residency, settings.device)
-                cases[f"{feature}, {residency}"] = case(ours, scaler, settings)
+            for residency, storage in itertools.product(settings.residencies, settings.storages):
+                ours = gatherer(made, residency, settings.device, storage)
+                name = f"{feature}, {residency}" + f", {storage}" * (storage != "fp32")
+                cases[name] = case(ours, scaler, settings)
             figures = in_turn(cases, settings.repeats)
         rows += rows_of("data", "segments/s", figures, reference)
     return rows

@@ -98,10 +98,12 @@ def make(
     return Made(signals, subjects, frames, feature, onsets)
 
 
-def gatherer(made: Made, residency: str = "host", device: str = "cpu") -> SegmentGatherer:
+def gatherer(
+    made: Made, residency: str = "host", device: str = "cpu", storage: str = "fp32"
+) -> SegmentGatherer:
     """Segments every half second of all recordings."""
     n_recordings = len(made.signals)
-    store = SignalStore(made.signals, residency, device)
+    store = SignalStore(made.signals, residency, device, storage)
     step = round(STRIDE * RATE)
     first = torch.arange(0, made.n_samples - N_TIMES, step)
     windows = Windows(
@@ -112,7 +114,7 @@ def gatherer(made: Made, residency: str = "host", device: str = "cpu") -> Segmen
     )
     stimuli = Stimuli(
         [MadeFeature(made.feature)],
-        [torch.from_numpy(made.frames).to(store.home)],
+        [torch.from_numpy(made.frames).to(store.home, store.dtype)],
         [torch.from_numpy(np.tile(made.timeline, n_recordings)).to(store.home)],
         torch.from_numpy(np.tile(made.mask, n_recordings)).to(store.home),
     )

@@ -9,7 +9,9 @@ import pytest
 PATIENCE = 90
 
 
-def browse(url: str, folder: Path, *options: str, budget: int = 5000) -> str:
+def browse(
+    url: str, folder: Path, *options: str, budget: int = 5000, picture: Path | None = None
+) -> str:
     """Open a page and return its DOM as HTML once its scripts have run.
 
     Parameters
@@ -18,10 +20,13 @@ def browse(url: str, folder: Path, *options: str, budget: int = 5000) -> str:
     folder : where the browser keeps what it likes.
     options : further ones of the browser.
     budget : virtual milliseconds that scripts get; waiting for a server costs some, too.
+    picture : file (PNG) for a picture of the page, such as those in docs/images.
     """
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
         pytest.skip("no chromium or google-chrome on this machine")
+    if picture is not None:
+        options = (*options, f"--screenshot={picture}")
     command = [
         browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-3d-apis",
         "--hide-scrollbars", f"--user-data-dir={folder / 'browser'}", "--dump-dom",

@@ -4,11 +4,17 @@ import json
 import re
 import subprocess
 import sys
+from pathlib import Path
+from urllib.parse import quote
+from urllib.request import urlopen
 
+import numpy as np
 import pytest
 from browser import browse
+from matplotlib.image import imread
 
 from bm.tracking import TensorBoard, WeightsAndBiases, flat_metrics
+from scripts.experiments import find_grid
 
 HISTORY = [
     {"train": {"loss": 3.0}, "valid": {"loss": 2.5}},
@@ -83,8 +89,6 @@ def test_wandb_offline_keeps_everything_in_the_folder(tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_run_and_hiplot_show_what_is_in_history_json(tmp_path, python_env):
-    from scripts.experiments import find_grid
-
     first = find_grid("trial").signatures[0]
     command = [sys.executable, "-m", "scripts.run_grid", "trial", f"only={first}"]
     subprocess.run(
@@ -93,21 +97,41 @@ def test_run_and_hiplot_show_what_is_in_history_json(tmp_path, python_env):
     )  # fmt: skip
     folder = tmp_path / "outputs" / "xps" / first
     history = json.loads((folder / "history.json").read_text())
-    assert [loss for _, loss in curves(folder)["valid/loss"]] == pytest.approx(
-        [epoch["valid"]["loss"] for epoch in history]
-    )
+    losses = [epoch["valid"]["loss"] for epoch in history]
+    assert [loss for _, loss in curves(folder)["valid/loss"]] == pytest.approx(losses)
     assert list(folder.glob(f"wandb/offline-run-*-{first}"))
-    load = (
-        "import json, os; os.environ['DORA_PACKAGE'] = 'bm'; from dora import hiplot; "
-        f"page = hiplot.load('{first} explorer=ClipHiPlot'); "
-        "print(json.dumps([point.values for point in page.datapoints]))"
-    )
-    printed = subprocess.run(
-        [sys.executable, "-c", load],
-        cwd=tmp_path, env=python_env, check=True, capture_output=True, text=True,
-    ).stdout  # fmt: skip
-    points = json.loads(printed.splitlines()[-1])
-    assert [point["valid/loss"] for point in points] == pytest.approx(
-        [epoch["valid"]["loss"] for epoch in history]
-    )
-    assert {"train/loss", "epoch", "sig"} <= set(points[0])
+
+    uri, picture = "trial explorer=ClipHiPlot", tmp_path / "hiplot.png"
+    with subprocess.Popen(
+        [sys.executable, "-m", "hiplot", "dora.hiplot.load", "--port=0"],
+        cwd=tmp_path, env={**python_env, "DORA_PACKAGE": "bm"}, stderr=subprocess.PIPE, text=True,
+    ) as server:  # fmt: skip
+        try:
+            url = next(
+                line.split(" on ")[1].split()[0] for line in server.stderr if " on http" in line
+            )
+            with urlopen(f"{url}/data?uri={quote(uri)}") as answer:
+                points = [
+                    point["values"] for point in json.load(answer)["experiment"]["datapoints"]
+                ]
+            url = url.replace("127.0.0.1", "localhost") + f"/?hip.load_uri={quote(json.dumps(uri))}"
+            size = "--window-size=1300,920"
+            page = browse(url, tmp_path, size, budget=60_000, picture=picture)
+        finally:
+            server.kill()
+    assert [point["valid/loss"] for point in points] == pytest.approx(losses)
+    shown = set(re.findall(r"label-name[^>]*>([^<]+)<", page))
+    assert shown >= {"train/loss", "valid/loss", "epoch"}  # of one experiment the rest is constant
+    assert re.search(rf"Selected: <strong[^>]*>{len(losses)}</strong>/<strong", page)
+    heights = heights_of_the_curve(picture, len(losses))
+    assert np.corrcoef(heights, losses)[0, 1] > 0.99
+
+
+def heights_of_the_curve(picture: Path, n_points: int) -> np.ndarray:
+    """Heights, in pixels, of the one curve at the foot of a HiPlot page of 1300 x 920."""
+    plot = imread(picture)[700:836, 62:1280, :3]
+    is_drawn = plot.mean(axis=2) < 0.7  # the grid is lighter
+    columns = np.flatnonzero(is_drawn.any(axis=0))
+    assert len(columns) > 1200  # from the first epoch to the last
+    where = np.linspace(columns[1], columns[-2], n_points).round().astype(int)
+    return np.array([len(plot) - np.flatnonzero(is_drawn[:, x]).mean() for x in where])

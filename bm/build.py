@@ -224,6 +224,7 @@ def build_training(config: Config, device: str) -> Training:
         delay=config.task.offset_meg_ms / 1000,
         device=device,
         precision=config.optim.precision,
+        compile=config.optim.compile,
         micro_batch=config.optim.micro_batch,
         eval_every=config.eval_every,
         n_workers=config.num_workers if device != "cpu" else 0,

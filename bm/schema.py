@@ -33,6 +33,7 @@ class OptimConfig:
     negatives: int | None = None
     negative_pool_size: int | None = None
     precision: str = "fp32"
+    compile: bool = False
     micro_batch: int | None = None
     negatives_scope: str = "rank"
     batch_norm_scope: str = "rank"

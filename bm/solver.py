@@ -90,6 +90,7 @@ class Solver:
     def run(self) -> History:
         """Train to the end, from the checkpoint if there is one; returns the history."""
         self.restore()
+        self.training.make_fast(self.model)
         check_ranks(self.training, self.splits, self.models, len(self.history))
         while not self.is_finished:
             self._run_epoch(len(self.history))

@@ -1,6 +1,10 @@
 """How to train: the settings of the solver, and the history that it keeps."""
 
+import logging
 import math
+import os
+import shutil
+import sys
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +15,9 @@ from bm.core.hashing import digest
 from bm.core.messages import check_choice
 from bm.segments import Splits
 
+logger = logging.getLogger(__name__)
+
+PRECISIONS = ("fp32", "tf32", "bf16")
 ON_BAD_LOSS = ("error", "skip")
 """What to do where a loss isn't finite: stop, or leave out the batch."""
 History = list[dict[str, dict[str, float]]]
@@ -31,7 +38,8 @@ class Training:
     delay : seconds from sound to brain response.
     sample_rate : Hz.
     device : "cpu", "cuda", ...
-    precision : "fp32", or "bf16" autocast.
+    precision : "fp32", "tf32" for products of matrices on a GPU, or "bf16" autocast.
+    compile : whether torch.compile makes kernels for the brain encoder, at its first steps.
     micro_batch : segments whose activations are held at a time; None: the whole batch.
     eval_every : test the best state every so many epochs if it has changed; always after the last.
     n_workers : batches prepared ahead.
@@ -55,6 +63,7 @@ class Training:
     delay: float = 0.0
     device: str = "cpu"
     precision: str = "fp32"
+    compile: bool = False
     micro_batch: int | None = None
     eval_every: int = 1
     n_workers: int = 0
@@ -78,6 +87,25 @@ class Training:
                 f"optim.micro_batch={self.micro_batch} must be at least 1, or null for the whole "
                 "batch."
             )
+
+    def make_fast(self, model: nn.Module) -> None:
+        """Let a GPU multiply in TF32, or not; and have a model compiled when it is first used.
+
+        Raises
+        ------
+        ValueError : there is nothing to compile it with.
+        """
+        torch.backends.cuda.matmul.allow_tf32 = self.precision == "tf32"
+        if self.precision == "tf32" and not self.device.startswith("cuda"):
+            logger.warning("optim.precision=tf32 is for GPUs: %s works in fp32.", self.device)
+        if self.compile:
+            compiler = os.environ.get("CXX", "clang++" if sys.platform == "darwin" else "g++")
+            if shutil.which(compiler) is None:
+                raise ValueError(
+                    f"optim.compile=true needs a C++ compiler, but there is no {compiler}: install "
+                    "it, name another in the variable CXX, or set optim.compile=false."
+                )
+            model.compile()  # parameters and their names stay as they are
 
     @property
     def dtype(self) -> torch.dtype:

@@ -1,11 +1,14 @@
-"""Options of the contrastive loss in training: learned parts, negatives, duplicates."""
+"""Training with options of the contrastive loss (learned parts, negatives) and of its speed."""
 
+import shutil
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 from ranks import build
+from torch._dynamo.utils import counters
 
 from bm.checkpoint import CHECKPOINT, read_checkpoint
 from bm.objective import Negatives, contents
@@ -145,3 +148,38 @@ def test_further_negatives_make_the_task_harder(make):
 def test_options_that_make_no_sense_are_refused(make, overrides: Sequence[str], message: str):
     with pytest.raises(ValueError, match=message):
         make(*overrides)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("c++") is None, reason="torch.compile needs a C++ compiler")
+def test_compiled_encoder_learns_the_same_weights_by_the_same_names(make):
+    small = ("optim.max_batches=1", "optim.batch_size=8", "simpleconv.depth=1", "simpleconv.glu=0")
+    still = ("optim.epochs=0", "simpleconv.merger_dropout=0")  # compiled, it draws other numbers
+    learned = []
+    for overrides in ((), ("optim.compile=true",)):
+        solver = make(*small, *still, *overrides)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the compiler's own, about its version of Python
+            solver.run()
+            torch.manual_seed(0)
+            learned.append((solver._train(0)["loss"], solver.models.state_dict()))
+    assert counters["stats"]["unique_graphs"] > 0
+    (loss, weights), (of_compiled, compiled) = learned
+    assert of_compiled == pytest.approx(loss, rel=1e-4)
+    assert weights.keys() == compiled.keys()
+    for name, value in weights.items():
+        torch.testing.assert_close(compiled[name], value, atol=2e-3, rtol=0)  # Adam's step: 1e-3
+
+
+def test_gpus_multiply_in_tf32_where_that_was_asked_for_and_nowhere_else(make, caplog):
+    make("optim.precision=tf32", "optim.epochs=0").run()
+    assert torch.backends.cuda.matmul.allow_tf32
+    assert "optim.precision=tf32 is for GPUs: cpu works in fp32" in caplog.text
+    make("optim.epochs=0").run()
+    assert not torch.backends.cuda.matmul.allow_tf32
+
+
+def test_compiling_without_a_compiler_is_refused(make, monkeypatch):
+    monkeypatch.setenv("CXX", "absent++")
+    with pytest.raises(ValueError, match=r"needs a C\+\+ compiler, but there is no absent\+\+"):
+        make("optim.compile=true", "optim.epochs=0").run()

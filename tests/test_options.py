@@ -87,6 +87,7 @@ CHANGES: dict[str, tuple[Any, dict[str, Any]]] = {
     ),
     "optim.max_batches": (3, {}),
     "optim.precision": ("bf16", {}),
+    "optim.compile": (True, {}),
     "optim.micro_batch": (5, {}),
     "optim.svd": (0.1, {}),
     "optim.negatives": (5, {}),

@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 VERSION = 1
 FITTED = "scaler.pt"
+AT_ONCE, COUNTED_AT_ONCE = 16, 200
+"""Segments, and then sensors, whose signals are looked at; and segments that see features."""
 SMALLEST_SPREAD = 1e-6
 """Columns that deviate less, relative to their mean, are constant but for rounding."""
 TABLE_SHARE = 0.25
@@ -105,17 +107,14 @@ class BatchScaler:
         self.scale = torch.ones(n_recordings, train.store.n_sensors)
         recording = train.windows.recording.cpu()
         used = []
+        n_most = min(self.n_samples_per_recording, int(recording.bincount().max()))
+        room = torch.empty(n_most, train.n_times, train.store.n_sensors)
         for index in recording.unique().tolist():
             rows = (recording == index).nonzero()[:, 0]
             order = torch.randperm(len(rows), generator=generator)
             rows = rows[order[: self.n_samples_per_recording]]
             used.append(rows)
-            meg = train.gather_meg(rows).transpose(1, 2).flatten(0, 1).cpu().numpy()
-            centre, scale = robust_scale(meg)
-            self.centre[index], self.scale[index] = (
-                torch.from_numpy(centre),
-                torch.from_numpy(scale),
-            )
+            self.centre[index], self.scale[index] = _fit_signals(train, rows, room)
         rows = torch.randperm(len(train), generator=generator)[: self.n_samples_features]
         self._fit_features(train, rows)
         seen = torch.cat([*used, rows]).unique()
@@ -158,22 +157,18 @@ class BatchScaler:
 
     def _fit_features(self, train: SegmentGatherer, rows: Tensor) -> None:
         """Weigh each row of a table by how often the chosen segments see it during words."""
-        samples = train.samples(rows).flatten()
-        heard = train.stimuli.mask[samples]
-        if heard.any():
-            samples = samples[heard]
-        else:
+        stimuli = train.stimuli
+        counts = _count(train, rows)
+        if not counts[0].any():
             logger.warning(
                 "No words in the training segments: features are scaled over all samples."
             )
+            counts = _count(train, rows, everywhere=True)
         centres, scales = [], []
-        for feature, table, timeline in zip(
-            train.stimuli.features, train.stimuli.rows, train.stimuli.timelines, strict=True
-        ):
+        for feature, table, count in zip(stimuli.features, stimuli.rows, counts, strict=True):
             centre, scale = torch.zeros(table.shape[1]), torch.ones(table.shape[1])
             if feature.normalizable:
-                counts = torch.bincount(timeline[samples], minlength=len(table)).double()
-                centre, scale = _weighted_scale(table, counts, self.per_channel)
+                centre, scale = _weighted_scale(table, count.double(), self.per_channel)
                 flat = scale <= SMALLEST_SPREAD * centre.abs()
                 if flat.all():
                     raise ValueError(
@@ -284,6 +279,37 @@ def _bytes(tensor: Tensor) -> np.ndarray:
     whole = tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor
     array: np.ndarray = whole.cpu().numpy()
     return array
+
+
+def _fit_signals(train: SegmentGatherer, rows: Tensor, room: Tensor) -> tuple[Tensor, Tensor]:
+    """`robust_scale` of the signals of segments at `rows`.
+
+    They are put into `room` [n, T, C], which all recordings share: large arrays of each one's own
+    leave holes in memory, so that it would grow with the number of recordings.
+    """
+    meg = room[: len(rows)]
+    for some, into in zip(rows.split(AT_ONCE), meg.split(AT_ONCE), strict=True):
+        into.copy_(train.gather_meg(some).transpose(1, 2))
+    samples = meg.flatten(0, 1).numpy()
+    parts = [
+        robust_scale(samples[:, first : first + AT_ONCE])
+        for first in range(0, samples.shape[1], AT_ONCE)
+    ]
+    centres, scales = zip(*parts, strict=True)
+    return torch.from_numpy(np.concatenate(centres)), torch.from_numpy(np.concatenate(scales))
+
+
+def _count(train: SegmentGatherer, rows: Tensor, everywhere: bool = False) -> list[Tensor]:
+    """How often segments see each row of each table during words, or at all."""
+    stimuli = train.stimuli
+    counts = [torch.zeros(len(table), dtype=torch.int64).to(table.device) for table in stimuli.rows]
+    for some in rows.split(COUNTED_AT_ONCE):
+        samples = train.samples(some).flatten()
+        if not everywhere:
+            samples = samples[stimuli.mask[samples]]
+        for count, timeline in zip(counts, stimuli.timelines, strict=True):
+            count += torch.bincount(timeline[samples], minlength=len(count))
+    return counts
 
 
 def _weighted_scale(table: Tensor, counts: Tensor, per_channel: bool) -> tuple[Tensor, Tensor]:

@@ -119,10 +119,13 @@ def predict(options: Options) -> None:
     assert options.raw is not None
     reading = decoder.read(options.raw, options.warm_up if options.causal else None)
     print(f"{reading.name}: {reading.matching}")
+    calibrated = (0.0, 0.0)
     if options.calibrate is not None and options.calibrate_onset is not None:
         heard = stimuli.from_sound(options.calibrate, decoder.window.duration)
         losses = decoder.calibrate(reading, heard, options.calibrate_onset, options.minutes)
-        print(f"calibrated on {options.minutes:g} min: loss {losses[0]:.3f} to {losses[-1]:.3f}")
+        n_seconds = min(60 * options.minutes, heard.end)
+        calibrated = (options.calibrate_onset, options.calibrate_onset + n_seconds)
+        print(f"calibrated on {n_seconds / 60:.3g} min: loss {losses[0]:.3f} to {losses[-1]:.3f}")
     embedding = decoder.embed(reading, options.step, options.causal, options.subject)
     options.out.mkdir(parents=True, exist_ok=True)
     write_embedding(options.out / EMBEDDING, embedding)
@@ -132,7 +135,7 @@ def predict(options: Options) -> None:
     )
     candidates = read_candidates(options, decoder)
     if candidates is not None:
-        begins = window_begins(reading, candidates, options)
+        begins = window_begins(reading, candidates, options, calibrated, decoder.window.duration)
         ranking = decoder.rank(reading, candidates, begins, options.subject, options.onset)
         write_atomically(options.out / RANKING, partial(ranking.table().to_csv, index=False))
         print(
@@ -155,20 +158,38 @@ def read_candidates(options: Options, decoder: Decoder) -> Stimulus | None:
     return None
 
 
-def window_begins(reading: Reading, stimulus: Stimulus, options: Options) -> list[float]:
+def window_begins(
+    reading: Reading,
+    stimulus: Stimulus,
+    options: Options,
+    calibrated: tuple[float, float],
+    duration: float,
+) -> list[float]:
     """Seconds at which windows begin: where candidates do, if it is known when they were heard.
 
-    What the model was calibrated on, and what came before a scale was known, is left out.
+    What the model was calibrated on, and what came before a scale was known, is left out; with
+    causal=true, all before the end of the calibration, too.
+
+    Raises
+    ------
+    ValueError : nothing is left.
     """
     start = reading.warm_up or 0.0
-    if options.calibrate_onset is not None:
-        start = max(start, options.calibrate_onset + 60 * options.minutes)
     if options.onset is None:
         begins = np.arange(start, reading.last_begin + 1e-6, options.step)
     else:
         begins = options.onset + stimulus.candidates["begin"].to_numpy(float)
         begins = begins[(begins >= start) & (begins <= reading.last_begin)]
-    return [float(begin) for begin in begins]
+    first, last = calibrated
+    is_before = (begins + duration <= first) & (not options.causal)
+    left = begins[is_before | (begins >= last)]
+    if not len(left):
+        raise ValueError(
+            f"{reading.name}: no window is left to decode. Of {len(begins)} from {start:.1f} to "
+            f"{reading.last_begin:.1f} s, none lies outside of what the model was calibrated on "
+            f"({first:.1f} to {last:.1f} s): check onset, or choose fewer minutes."
+        )
+    return [float(begin) for begin in left]
 
 
 def write_embedding(path: Path, embedding: Embedding) -> None:

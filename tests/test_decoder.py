@@ -237,6 +237,25 @@ def test_script_decodes_and_judges(solver, raw, sound, tmp_path, capsys):
     assert stored["values"].shape == (12, len(stored["times"]))
 
 
+def test_script_judges_all_but_what_it_was_calibrated_on(solver, raw, sound, tmp_path, capsys):
+    path, onset = sound
+    arguments = [
+        f"checkpoint={solver.folder}", f"raw={raw.filenames[0]}", f"out={tmp_path}", "step=2",
+        f"calibrate={path}", f"calibrate_onset={onset}", "minutes=1",
+    ]  # fmt: skip
+    events = solver.splits.prepared[0].recording.events()  # before sounds are cut at blocks
+    _, other = events.query("kind == 'sound'").itertuples()
+    assert predict.main([*arguments, f"audio={other.filepath}", f"onset={other.start}"]) == 0
+    n_windows = len(np.unique(pd.read_csv(tmp_path / "ranking.csv")["window"]))
+    assert predict.main([*arguments, f"audio={path}"]) == 0
+    begins = np.unique(pd.read_csv(tmp_path / "ranking.csv")["window"])
+    assert (begins < onset - 3).any()
+    assert not ((begins > onset - 3) & (begins < onset + 60)).any()
+    assert n_windows > 40
+    assert predict.main([*arguments[:-1], f"audio={path}", f"onset={onset}"]) == 2
+    assert "no window is left to decode" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

@@ -62,12 +62,13 @@ class SegmentLoader:
     def epoch(self, number: int) -> Iterator[SegmentBatch]:
         """Batches of one epoch, shuffled; the same number always gives the same order."""
         generator = torch.Generator().manual_seed(self.seed * 100_003 + number)
-        batches = self._divide(torch.randperm(len(self.dataset), generator=generator))
+        order = torch.randperm(len(self.dataset), generator=generator)
+        batches = self._divide(order.to(self.dataset.store.home))  # at once: a copy waits for a GPU
         return self._load_all([batch.tensor_split(self.n_ranks)[self.rank] for batch in batches])
 
     def in_order(self) -> Iterator[SegmentBatch]:
         """Batches in the order of the split's table."""
-        batches = self._divide(torch.arange(len(self.dataset)))
+        batches = self._divide(torch.arange(len(self.dataset), device=self.dataset.store.home))
         return self._load_all(batches[self.rank :: self.n_ranks])
 
     def _divide(self, order: torch.Tensor) -> Sequence[torch.Tensor]:

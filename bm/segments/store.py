@@ -76,6 +76,7 @@ class SignalStore:
         self.arrays = [signal.data for signal in signals]
         self.centre = torch.zeros(len(signals), self.n_sensors)
         self.spread = torch.ones(len(signals), self.n_sensors)
+        self._scales: dict[torch.device, tuple[Tensor, Tensor]] = {}
         if self.is_half:
             self._measure()
         self._flat: Tensor | None = None
@@ -124,10 +125,10 @@ class SignalStore:
         """Windows [B, C, T] float32 of what is kept, on whichever device that is."""
         if not self.is_half:
             return windows
-        centre, spread = (
-            of_all.to(windows.device)[recording_index][..., None]
-            for of_all in (self.centre, self.spread)
-        )
+        device = windows.device
+        if device not in self._scales:  # copied once: a GPU would be waited for each time
+            self._scales[device] = self.centre.to(device), self.spread.to(device)
+        centre, spread = (of_all[recording_index][..., None] for of_all in self._scales[device])
         return windows.float().mul_(spread).add_(centre)
 
     def _pack(self, values: np.ndarray, index: int) -> Tensor:

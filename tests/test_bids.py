@@ -2,6 +2,7 @@
 
 import logging
 import re
+import shlex
 import shutil
 
 import numpy as np
@@ -80,12 +81,9 @@ def test_guide_yaml_and_command_line_reach_the_configuration(root, guide, tmp_pa
     conf = shutil.copytree(root / "conf", tmp_path / "conf")
     block = fenced(guide, "yaml", "task: listen")
     (conf / "selections" / "my_study.yaml").write_text(block)
-    command = re.search(r"^dora run (\+selections.my_study=.*)$", guide, re.MULTILINE).group(1)
-    inline, chosen = re.fullmatch(r"\+selections\.my_study='(.*)' (.*)", command).groups()
-    for overrides in (
-        ["selections=my_study", "dset.selections=[my_study]"],
-        [f"+selections.my_study={inline}", chosen],
-    ):
+    commands = re.findall(r"^dora run (.*selections.*my_study\].*)$", guide, re.MULTILINE)
+    assert len(commands) == 2
+    for overrides in map(shlex.split, commands):
         with hydra.initialize_config_dir(str(conf), version_base="1.3"):
             config = hydra.compose("config", overrides=overrides)
         assert list(config.dset.selections) == ["my_study"]

@@ -9,7 +9,7 @@ import importlib
 import re
 import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ class Reader:
 
     folder: Path
     sig: str
+    done: list[list[str]] = field(default_factory=list)
 
     def fill(self, text: str) -> str:
         """Fill in what readers have, and smaller things in place of big ones of the same kind."""
@@ -65,8 +66,10 @@ class Reader:
             exec(compile(self.fill(block.text), block.page, "exec"), names)
         elif is_shell(block):
             for words in commands_of(block):
-                if is_run(words):
-                    execute([self.fill(word) for word in words])
+                filled = [self.fill(word) for word in words]
+                if is_run(words) and filled not in self.done:  # once is enough for several pages
+                    execute(filled)
+                    self.done.append(filled)
 
 
 def is_run(words: Sequence[str]) -> bool:

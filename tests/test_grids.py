@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -144,40 +145,40 @@ def test_gpus_are_handed_out_and_come_back(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_grid_runs_without_slurm_stops_goes_on_and_does_nothing_twice(tmp_path, python_env):
+@pytest.mark.filterwarnings("ignore:unclosed file .*(argv|history).json:ResourceWarning")  # Dora's
+def test_grid_runs_without_slurm_stops_goes_on_and_does_nothing_twice(
+    tmp_path, python_env, monkeypatch, capsys, caplog
+):
     first, *_, child = find_grid("trial").signatures
-    env = {**python_env, "PATH": str(tmp_path)}  # no sbatch, no sinfo
+    for name, value in {**python_env, "PATH": str(tmp_path)}.items():  # no sbatch, no sinfo
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(experiment.dora, "dir", tmp_path / "outputs")
+    caplog.set_level(logging.INFO)
     xps = tmp_path / "outputs" / "xps"
-
-    def start(*options):
-        command = [sys.executable, "-m", "scripts.run_grid", "trial", f"only={first},{child}"]
-        return subprocess.Popen(
-            [*command, *options], cwd=tmp_path, env=env, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+    arguments = ["trial", f"only={first},{child}"]
 
     (xps / first).mkdir(parents=True)
     (xps / first / CHECKPOINT).write_bytes(b"damaged")
-    failed = start("retries=0")
-    printed, _ = failed.communicate()
-    assert failed.returncode == 1
+    assert run_grid.main([*arguments, "retries=0"]) == 1
+    printed = capsys.readouterr().err
     assert f"{first}: FAILED" in printed
     assert f"{child}: BLOCKED" in printed
-    assert "can't be read as a checkpoint" in printed
+    assert "can't be read as a checkpoint" in caplog.text
     (xps / first / CHECKPOINT).unlink()
 
-    stopped = start("jobs=2")
-    while not (xps / first / "history.json").exists():
-        assert stopped.poll() is None
-        time.sleep(0.1)
-    os.kill(stopped.pid, signal.SIGINT)
-    stopped.communicate()
+    command = [sys.executable, "-m", "scripts.run_grid", *arguments, "jobs=2"]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as stopped:
+        while not (xps / first / "history.json").exists():
+            assert stopped.poll() is None
+            time.sleep(0.1)
+        os.kill(stopped.pid, signal.SIGINT)
     assert stopped.returncode == 130
     assert not (xps / child / CHECKPOINT).exists()  # waited for its parent
 
-    done = start("jobs=2")
-    printed, _ = done.communicate()
-    assert done.returncode == 0, printed
+    caplog.clear()
+    assert run_grid.main([*arguments, "jobs=2"]) == 0
+    assert "started" in caplog.text
     assert "Resumed after epoch" in (xps / first / run_grid.LOG).read_text()
     assert len(json.loads((xps / first / "history.json").read_text())) == 8
     assert "Weights taken from" in (xps / child / run_grid.LOG).read_text()
@@ -186,7 +187,6 @@ def test_grid_runs_without_slurm_stops_goes_on_and_does_nothing_twice(tmp_path, 
         link = tmp_path / "outputs" / "grids" / "trial" / sig
         assert link.resolve() == (xps / sig).resolve()
 
-    again = start()
-    printed, _ = again.communicate()
-    assert again.returncode == 0
-    assert "started" not in printed
+    caplog.clear()
+    assert run_grid.main(arguments) == 0
+    assert "started" not in caplog.text

@@ -13,8 +13,8 @@ NORMALISED = ("y", "x", "both")
 """What is divided by its norm: the candidates ("y", as published), the estimates, or both."""
 SCALE = 1 / 0.07
 """First factor on cosines, where it is learned."""
-STRETCH = 8192
-"""Dimensions multiplied at once in half precision."""
+N_STRETCHES, SHORTEST_STRETCH = 6, 8192
+"""Parts that dimensions are multiplied in, in half precision, and what each has at least."""
 
 
 class Similarity(nn.Module):
@@ -126,11 +126,13 @@ def _product(left: Tensor, right: Tensor) -> Tensor:
     """[B, V] inner products of [B, D] and [V, D], in single precision at least."""
     if left.dtype not in (torch.bfloat16, torch.float16):
         return left @ right.T
-    total = torch.zeros(len(left), len(right), device=left.device)
-    # A product is rounded to the type of its factors: sums of short stretches lose little.
-    for one, other in zip(left.split(STRETCH, 1), right.split(STRETCH, 1), strict=True):
+    total = torch.zeros(len(right), len(left), device=left.device)
+    # A product is rounded to the type of its factors: sums of several lose less. Long ones are
+    # faster, and so are those with the longer matrix, which then isn't rearranged, at the left.
+    stretch = max(SHORTEST_STRETCH, -(-left.shape[1] // N_STRETCHES))
+    for one, other in zip(right.split(stretch, 1), left.split(stretch, 1), strict=True):
         total += one @ other.T
-    return total
+    return total.T
 
 
 def _norm(flat: Tensor) -> Tensor:

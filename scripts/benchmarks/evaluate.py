@@ -13,10 +13,10 @@ Options:
   repeats=5
 
 Rows of unit "GFLOP/s" hold scores, of estimates that are there already, against the product of two
-matrices in the same run ("roof"); rows of unit "queries/s" the word monitor against one that takes
-query by query. bm's monitor gathers its candidates each time, the reference is given them. Rows of
-unit "GiB" hold what a fresh process takes above model, data and candidates while all queries pass
-through the encoder.
+matrices in the same run ("roof"), and those of further precisions against those of the first; rows
+of unit "queries/s" the word monitor against one that takes query by query. bm's monitor gathers its
+candidates each time, the reference is given them. Rows of unit "GiB" hold what a fresh process
+takes above model, data and candidates while all queries pass through the encoder.
 """
 
 from collections.abc import Callable
@@ -186,6 +186,10 @@ def scoring(evaluated: Evaluated, queries: Estimated, settings: Settings) -> lis
     rows = []
     for roof, case in zip(roofs, scores, strict=True):
         rows += rows_of("evaluate", "GFLOP/s", {one: figures[one] for one in (roof, case)}, roof)
+    first, *others = scores
+    for case in others:
+        beside = {first: figures[first], f"{case}, beside {first}": figures[case]}
+        rows += rows_of("evaluate", "GFLOP/s", beside, first)[1:]
     return rows
 
 

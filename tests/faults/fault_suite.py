@@ -125,7 +125,7 @@ class Reference:
         folder.mkdir()
         for needed in NEEDS[stage]:
             for part in {
-                "preprocessing": ("cache/signals", "cache/events"),
+                "preprocessing": ("cache/signals", "cache/events", "cache/blocks"),
                 "feature extraction": ("cache/features",),
                 "checkpointing": (stages.EXPERIMENT,),
             }[needed]:

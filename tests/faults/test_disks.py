@@ -87,7 +87,7 @@ def test_read_only_cache_is_read_and_a_missing_entry_is_named(
 def size_of_results(stage: str, reference: Reference) -> int:
     """Bytes that a stage writes."""
     parts = {
-        "preprocessing": ("cache/signals", "cache/events"),
+        "preprocessing": ("cache/signals", "cache/events", "cache/blocks"),
         "feature extraction": ("cache/features",),
         "checkpointing": (stages.EXPERIMENT,),
         "evaluation": (stages.TABLES,),

@@ -140,7 +140,7 @@ def test_error_in_a_loading_thread_ends_the_run_and_the_next_goes_on(
         solver.training = replace(solver.training, n_workers=2)
         dataset = solver.splits.datasets["train"]
         calls, last = itertools.count(), chance.randrange(4 * stages.N_EPOCHS)
-        gather = dataset.gather
+        gather = dataset.gather_stored
 
         def failing(rows, calls=calls, last=last, gather=gather):  # type: ignore[no-untyped-def]
             if next(calls) == last:
@@ -148,7 +148,7 @@ def test_error_in_a_loading_thread_ends_the_run_and_the_next_goes_on(
             return gather(rows)
 
         with monkeypatch.context() as patch:
-            patch.setattr(dataset, "gather", failing)
+            patch.setattr(dataset, "gather_stored", failing)
             with pytest.raises(OSError, match="the disk is gone"):
                 solver.run()
         n_left = sum(thread.name.startswith("ThreadPool") for thread in threading.enumerate())

@@ -206,7 +206,7 @@ class BatchScaler:
 
         Parameters
         ----------
-        in_place : the batch's own signals are overwritten: nobody else needs them.
+        in_place : the batch's own numbers are overwritten: nobody else needs them.
         """
         self._move(batch.meg.device)
         centre = self.centre[batch.recording_index][..., None]
@@ -215,7 +215,8 @@ class BatchScaler:
         meg /= scale  # in place: fresh memory costs more than the arithmetic
         features = batch.features
         if not batch.has_scaled_features:
-            features = features - self.feature_centre[:, None]
+            centre = self.feature_centre[:, None]
+            features = features.sub_(centre) if in_place else features - centre
             features /= self.feature_scale[:, None]
         wanted = []
         if self.clip:

@@ -291,6 +291,10 @@ def test_scaled_tables_and_scaling_in_place_give_the_same_batch_to_the_bit(split
     for name in SegmentBatch.__dataclass_fields__:
         one, other = getattr(scaled, name), getattr(expected, name)
         assert torch.equal(torch.as_tensor(one), torch.as_tensor(other)), name
+    unscaled = train.gather(rows)
+    features = scaler(unscaled, in_place=True).features
+    assert torch.equal(features, expected.features)
+    assert features.data_ptr() == unscaled.features.data_ptr()
     assert type(prepared) is SegmentDataset
     assert prepared.table is train.table
     assert not train.gather(rows).has_scaled_features  # as they were, for who asks

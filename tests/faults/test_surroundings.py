@@ -128,7 +128,12 @@ def await_checkpoint(path: Path) -> None:
 
 
 def test_error_in_a_loading_thread_ends_the_run_and_the_next_goes_on(
-    reference: Reference, tally: Tally, often: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    reference: Reference,
+    processes: Processes,
+    tally: Tally,
+    often: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Batches are prepared by threads, which can't be killed by themselves: one fails."""
     chance = random.Random("worker")
@@ -147,11 +152,13 @@ def test_error_in_a_loading_thread_ends_the_run_and_the_next_goes_on(
                 raise OSError("the disk is gone")
             return gather(rows)
 
+        others = set(threading.enumerate())
         with monkeypatch.context() as patch:
             patch.setattr(dataset, "gather_stored", failing)
             with pytest.raises(OSError, match="the disk is gone"):
                 solver.run()
-        n_left = sum(thread.name.startswith("ThreadPool") for thread in threading.enumerate())
-        stages.checkpointing(folder, stages.compose(reference.base))
+        new = set(threading.enumerate()) - others
+        n_left = sum(thread.name.startswith("ThreadPool") for thread in new)
+        processes.finish("checkpointing", folder)
         wrong = finished("checkpointing", folder) != reference.results["checkpointing"]
         tally.add("error in a thread that loads", 0, int(wrong or n_left > 0))

@@ -78,6 +78,27 @@ def read_events(path: Path) -> pd.DataFrame:
     return events
 
 
+def match_events(events: pd.DataFrame, query: str, key: str, source: str) -> np.ndarray:
+    """Which events [n] match a pandas query, such as ``kind == "word"``.
+
+    Parameters
+    ----------
+    events : table.
+    query, key : of the configuration.
+    source : whose events these are, for the message.
+
+    Raises
+    ------
+    ValueError : the query doesn't parse, or names a column that isn't there.
+    """
+    try:
+        return np.asarray(events.eval(query), dtype=bool)
+    except Exception as error:  # pandas raises a dozen types for a malformed query
+        raise ValueError(
+            f"{key}={query!r} can't be evaluated on {source}: {error}. Columns: {list(events)}."
+        ) from error
+
+
 def _as_seconds(events: pd.DataFrame, column: str, source: str) -> "pd.Series[float]":
     seconds = pd.to_numeric(events[column], errors="coerce").astype(float)
     bad = ~np.isfinite(seconds)

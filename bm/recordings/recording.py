@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import mne
-import numpy as np
 import pandas as pd
 
 from bm.core.cache import Cache
 from bm.core.hashing import file_fingerprint
 from bm.core.messages import DataError
-from bm.events import UNLABELLED, read_events, validate_events, write_events
+from bm.events import UNLABELLED, match_events, read_events, validate_events, write_events
 from bm.recordings.preprocess import Preprocessing, preprocess
 from bm.recordings.signal import Signal
 
@@ -169,12 +168,7 @@ def filter_events(events: pd.DataFrame, query: str, source: str) -> pd.DataFrame
     ------
     ValueError : the query doesn't parse, or names a column that isn't there.
     """
-    try:
-        matches = np.asarray(events.eval(query), dtype=bool)
-    except Exception as error:  # pandas raises a dozen types for a malformed query
-        raise ValueError(
-            f"events_filter={query!r} fails on {source}: {error}. Columns: {list(events)}."
-        ) from error
+    matches = match_events(events, query, "events_filter", source)
     kept = events[matches & (events["kind"] != "sound")]
     is_sound = events["kind"] == "sound"
     stops = events["start"] + events["duration"]

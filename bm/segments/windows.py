@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from bm.events import UNLABELLED
+from bm.events import UNLABELLED, match_events
 
 LABELS = ("word", "word_index", "word_sequence", "sequence_id", "condition", "kind", "language")
 
@@ -101,16 +101,7 @@ def _anchors(
         times = np.arange(0, np.ceil(last_time / rule.condition)) * float(rule.condition)
         return times[times < last_time], np.full((times < last_time).sum(), -1)
     if "=" in rule.condition:
-        chosen = events[_matching(events, rule.condition)]
+        chosen = events[match_events(events, rule.condition, "condition", "the events")]
     else:
         chosen = events[events["kind"] == rule.condition]
     return chosen["start"].to_numpy(float), chosen.index.to_numpy()
-
-
-def _matching(events: pd.DataFrame, query: str) -> np.ndarray:
-    try:
-        return np.asarray(events.eval(query), dtype=bool)
-    except Exception as error:  # pandas raises a dozen types for a malformed query
-        raise ValueError(
-            f"condition={query!r} can't be evaluated: {error}. Columns: {list(events)}."
-        ) from error

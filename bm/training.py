@@ -22,7 +22,7 @@ ON_BAD_LOSS = ("error", "skip")
 """What to do where a loss isn't finite: stop, or leave out the batch."""
 History = list[dict[str, dict[str, float]]]
 
-EVALUATED_AT_ONCE = 32
+EVALUATED_AT_ONCE = 16
 """Segments that a model is asked about: more would take memory, and save no time."""
 
 

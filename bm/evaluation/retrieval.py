@@ -18,7 +18,7 @@ from torch import Tensor
 
 from bm import distrib
 from bm.core.messages import DataError
-from bm.evaluation.candidates import MAX_BYTES, Candidates, Predict, Unique
+from bm.evaluation.candidates import MAX_BYTES, SCORED_AT_ONCE, Candidates, Predict, Unique
 from bm.evaluation.statistics import hits, interval
 from bm.evaluation.words import word_ids
 from bm.losses import Similarity
@@ -125,7 +125,7 @@ def retrieve(
     batches: Iterable[SegmentBatch],
     predict: Predict,
     target: Predict,
-    batch_size: int = 256,
+    batch_size: int = SCORED_AT_ONCE,
     max_bytes: int = MAX_BYTES,
     similarity: Similarity | None = None,
     watch: Watch | None = None,

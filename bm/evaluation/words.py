@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from bm import distrib
-from bm.evaluation.candidates import MAX_BYTES, Candidates, Predict, Unique
+from bm.evaluation.candidates import MAX_BYTES, SCORED_AT_ONCE, Candidates, Predict, Unique
 from bm.losses import Similarity
 from bm.metrics import chance_of_match
 from bm.segments import SegmentBatch, SegmentDataset
@@ -40,7 +40,7 @@ def word_accuracy(
     n_recordings: int = 40,
     seed: int = 0,
     recordings: Collection[int] | None = None,
-    batch_size: int = 256,
+    batch_size: int = SCORED_AT_ONCE,
     max_bytes: int = MAX_BYTES,
     similarity: Similarity | None = None,
     dtype: torch.dtype = torch.float32,

@@ -6,7 +6,6 @@ full rate plus a few sensors at the new one, whatever the length of the recordin
 """
 
 import logging
-import math
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from fractions import Fraction
@@ -19,13 +18,14 @@ import numpy as np
 import torch
 
 from bm.core.messages import DataError
+from bm.recordings.resample import Resampler
 from bm.recordings.sensors import Sensors, listed
 from bm.recordings.signal import DATA, Signal
 
 logger = logging.getLogger(__name__)
 
-VERSION = 5
-CHUNK_BYTES = 8e6
+VERSION = 6
+CHUNK_BYTES = 16e6
 FILTER_GROUP = 16
 """Sensors filtered together: one cache line of the time-first array."""
 MAX_DRIFT = 1e-3
@@ -91,7 +91,7 @@ def preprocess(raw: "mne.io.BaseRaw", how: Preprocessing, folder: Path, source: 
     with open(folder / DATA, "wb") as file:  # a map of a file not yet written dies on a full disk
         _write_header(file, (n_samples, len(picks)))
         for chunk in _resampled_chunks(raw, picks, ratio, health, source):
-            file.write(np.ascontiguousarray(chunk, dtype=np.float32).data)
+            file.write(chunk.data)
     data = np.load(folder / DATA, mmap_mode="r+")
     unusable = _check_sensors(raw, picks, health, source)
     _filter(data, how)
@@ -127,40 +127,36 @@ def _resampled_chunks(
 ) -> Iterator[np.ndarray]:
     """Yield [t, C] resampled values, one chunk after the other; `health` sees the raw ones.
 
-    Chunks begin where the interpolation starts over, and overlap by more than its reach, so that
-    the seams don't show.
+    Beyond its ends, the recording is as it is there.
     """
-    old_rate, new_rate = ratio.numerator, ratio.denominator
-    resample: torch.nn.Module = torch.nn.Identity()
-    overlap = 0
-    if ratio != 1:
-        resample = julius.ResampleFrac(old_rate, new_rate)
-        overlap = math.ceil((resample._width + old_rate) / old_rate) * old_rate
-    n_steps = max(1, int(CHUNK_BYTES / (8 * len(picks)) / old_rate))
-    step = max(n_steps * old_rate, overlap)
-    n_times = int(raw.n_times)
-    for begin in range(0, n_times, step):
-        first = max(0, begin - overlap)
-        values = _read(raw, picks, first, min(n_times, begin + step + overlap), source)
-        health.see(values)
-        values[~np.isfinite(values)] = 0.0
-        resampled = resample(torch.from_numpy(values)).T.numpy()
-        skip = (begin - first) * new_rate // old_rate
-        length = min(step, n_times - begin) * new_rate // old_rate
-        yield resampled[skip : skip + length]
+    resample, n_times = Resampler(ratio), int(raw.n_times)
+    n_periods = -(-n_times // resample.period)
+    at_once = max(1, int(CHUNK_BYTES / (8 * len(picks)) / resample.period))
+    n_left = int(n_times / ratio)
+    for begin in range(0, n_periods, at_once):
+        end = min(n_periods, begin + at_once)
+        first, last = begin * resample.period, end * resample.period
+        values = _read(raw, picks, first - resample.reach, last + resample.reach, source)
+        health.clean(values)
+        resampled = resample(values)[:n_left]
+        n_left -= len(resampled)
+        yield resampled
 
 
 def _read(
     raw: "mne.io.BaseRaw", picks: np.ndarray, first: int, last: int, source: str
 ) -> np.ndarray:
+    """[C, last - first] values; the first and the last one go on beyond the recording."""
+    begin, end = max(0, first), min(int(raw.n_times), last)
     try:
-        return raw.get_data(picks, first, last).astype(np.float32)
+        values = raw.get_data(picks, begin, end).astype(np.float32)
     except Exception as error:  # each format's reader raises types of its own
         rate = raw.info["sfreq"]
         raise DataError(
-            f"{source}: cannot read {first / rate:.1f} to {last / rate:.1f} s of {_files(raw)} "
+            f"{source}: cannot read {begin / rate:.1f} to {end / rate:.1f} s of {_files(raw)} "
             f"({type(error).__name__}: {error}). Is the file truncated or not fully downloaded?"
         ) from error
+    return np.pad(values, ((0, 0), (begin - first, last - end)), mode="edge")
 
 
 def _files(raw: "mne.io.BaseRaw") -> str:
@@ -181,11 +177,14 @@ class _Health:
         self.low = np.full(n_sensors, np.inf, dtype=np.float32)
         self.high = np.full(n_sensors, -np.inf, dtype=np.float32)
 
-    def see(self, values: np.ndarray) -> None:
-        """Take note of [C, t] raw values."""
-        self.broken |= ~np.isfinite(values).all(axis=1)
-        self.low = np.minimum(self.low, values.min(axis=1))
-        self.high = np.maximum(self.high, values.max(axis=1))
+    def clean(self, values: np.ndarray) -> None:
+        """Take note of [C, t] raw values; what isn't finite becomes 0, in place."""
+        low, high = values.min(axis=1), values.max(axis=1)  # NaN where one is
+        self.low, self.high = np.minimum(self.low, low), np.maximum(self.high, high)
+        broken = ~(np.isfinite(low) & np.isfinite(high))
+        if broken.any():
+            self.broken |= broken
+            values[broken] = np.nan_to_num(values[broken], nan=0.0, posinf=0.0, neginf=0.0)
 
     @property
     def flat(self) -> np.ndarray:

@@ -5,7 +5,7 @@ Options:
   feature=wav2vec   targets of 1024 columns, or mel: of 120
   n_sensors=208  n_subjects=27
   precisions=[fp32,bf16]
-  n_estimates=256   estimates are those of so many queries, over and over
+  n_estimates=512   estimates are those of so many queries, over and over
   n_monitored=8     queries that the reference of the word monitor takes in each repeat
   memory=true       also the peak memory of a retrieval with the paper's encoder: takes minutes
   device=cpu
@@ -66,7 +66,7 @@ class Settings:
     n_sensors: int = 208
     n_subjects: int = 27
     precisions: list[str] = field(default_factory=lambda: ["fp32", "bf16"])
-    n_estimates: int = 256
+    n_estimates: int = 512
     n_monitored: int = 8
     memory: bool = True
     device: str = "cpu"

@@ -36,6 +36,7 @@ from bm.segments.prepare import BlockRule, SignalSettings, build_tables, prepare
 from bm.segments.rejection import reject_segments
 from bm.solver import History, Solver, Training
 from bm.studies import from_selection
+from bm.training import choose_precision
 
 logger = logging.getLogger(__name__)
 
@@ -223,7 +224,7 @@ def build_training(config: Config, device: str) -> Training:
         seed=config.seed,
         delay=config.task.offset_meg_ms / 1000,
         device=device,
-        precision=config.optim.precision,
+        precision=choose_precision(config.optim.precision, device),
         compile=config.optim.compile,
         micro_batch=config.optim.micro_batch,
         eval_every=config.eval_every,

@@ -1,5 +1,6 @@
 """Checkpoint files: plain tensors, numbers and containers, written whole or not at all."""
 
+import logging
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 import torch
 
 from bm.core.cache import write_atomically
+
+logger = logging.getLogger(__name__)
 
 CHECKPOINT = "checkpoint.th"
 """Name of the file in an experiment's folder."""
@@ -49,7 +52,8 @@ def check_same_data(path: Path, state: dict[str, Any], here: dict[str, Any]) -> 
     """Check that a checkpoint was trained on the recordings and subjects that are here.
 
     Where it doesn't name them, because it was imported, their numbers must agree: recordings by
-    their scales, subjects by the weights that they have of their own.
+    their scales, subjects by the weights that they have of their own. Another precision is no
+    error, but logged.
 
     Parameters
     ----------
@@ -61,6 +65,7 @@ def check_same_data(path: Path, state: dict[str, Any], here: dict[str, Any]) -> 
     ------
     ValueError : they are others.
     """
+    _compare_precision(path, state, here["precision"])
     if state["recordings"] is not None:
         if state["recordings"] != here["recordings"]:
             raise ValueError(
@@ -83,3 +88,11 @@ def check_same_data(path: Path, state: dict[str, Any], here: dict[str, Any]) -> 
                 f"{path}: {name} has the shape {tuple(known.shape)}, but the data that are here "
                 f"need {tuple(weight.shape)}. Are all subjects there that it was trained on?"
             )
+
+
+def _compare_precision(path: Path, state: dict[str, Any], here: str) -> None:
+    """Say so where training was in another precision: with "auto" that is up to the machine."""
+    configured = state.get("config", {}).get("optim", {})  # earlier versions kept no other trace
+    before = state.get("precision", configured.get("precision", here))
+    if before != here:
+        logger.warning("%s was trained in %s; from here on it is %s.", path, before, here)

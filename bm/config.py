@@ -26,7 +26,7 @@ from bm.schema import Config, DsetConfig
 from bm.segments.controls import CONTROLS
 from bm.segments.prepare import GROUPINGS
 from bm.segments.store import RESIDENCIES, STORAGES
-from bm.training import ON_BAD_LOSS, PRECISIONS
+from bm.training import AUTO, ON_BAD_LOSS, PRECISIONS
 
 __all__ = ["CONF", "Config", "ConfigError", "DsetConfig", "from_dict", "from_hydra", "to_dict"]
 
@@ -61,7 +61,7 @@ CHOICES = {
     "optim.name": OPTIMIZERS,
     "optim.schedule": SCHEDULES,
     "optim.loss": ("clip", "l1", "mse", "regression_classification"),
-    "optim.precision": PRECISIONS,
+    "optim.precision": (AUTO, *PRECISIONS),
     "optim.negatives_scope": SCOPES,
     "optim.on_bad_loss": ON_BAD_LOSS,
     "clip.normalise": NORMALISED,

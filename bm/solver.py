@@ -268,6 +268,7 @@ class Solver:
             "best_loss": self.best_loss,
             "best_epoch": self.best_epoch,
             "tested_epoch": self.tested_epoch,
+            "precision": self.training.precision,
             "layouts": self.layouts,
             "subjects": self.splits.subjects,
             "recordings": self.splits.recordings,

@@ -12,12 +12,15 @@ from torch import nn
 
 from bm import distrib
 from bm.core.hashing import digest
+from bm.core.machine import bf16_unit
 from bm.core.messages import check_choice
 from bm.segments import Splits
 
 logger = logging.getLogger(__name__)
 
 PRECISIONS = ("fp32", "tf32", "bf16")
+AUTO = "auto"
+"""In their place: bf16 where the device multiplies it, see `choose_precision`."""
 ON_BAD_LOSS = ("error", "skip")
 """What to do where a loss isn't finite: stop, or leave out the batch."""
 History = list[dict[str, dict[str, float]]]
@@ -81,6 +84,7 @@ class Training:
     on_bad_loss: str = "error"
 
     def __post_init__(self) -> None:
+        check_choice("Training.precision", self.precision, PRECISIONS)
         check_choice("optim.on_bad_loss", self.on_bad_loss, ON_BAD_LOSS)
         if self.micro_batch is not None and self.micro_batch < 1:
             raise ValueError(
@@ -121,6 +125,23 @@ class Training:
     def n_evaluated(self) -> int:
         """Segments per batch where no loss looks at the whole of it."""
         return min(self.batch_size, EVALUATED_AT_ONCE)
+
+
+def choose_precision(wanted: str, device: str) -> str:
+    """The configured precision; for "auto" bf16 if the device multiplies it, else fp32 (logged).
+
+    Several processes choose the same, so all of them must ask: bf16 if each has such a device.
+    """
+    if wanted != AUTO:
+        return wanted
+    unit = bf16_unit(device)
+    chosen = "bf16" if all(distrib.counts(int(unit is not None))) else "fp32"
+    reason = f"{unit} multiplies bf16"
+    if chosen == "fp32":
+        who = device if unit is None else "the device of another process"
+        reason = f"{who} has nothing that multiplies bf16"
+    logger.info("optim.precision=auto: %s, as %s.", chosen, reason)
+    return chosen
 
 
 def mean_loss(losses: distrib.Mean, stage: str) -> float:

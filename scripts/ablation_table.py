@@ -48,8 +48,8 @@ It says nothing about real brains.
   response of each simulated listener and the noise.
 - "Difference" is to the reference, in points. "Paper" is the change that the paper found on four
   real datasets (mean, in points): only the signs may be compared.
-- The model is that of `preset=demo` after {epochs} epochs, far from converged: what slows down the
-  first steps looks harmful here, what speeds them up looks useful.
+- The model is that of `preset=demo` in fp32 after {epochs} epochs, far from converged: what slows
+  down the first steps looks harmful here, what speeds them up looks useful.
 - Rows whose difference has another sign than the paper's: {others}.
 
 | | options | top-{k} | seeds | difference | paper |

@@ -35,7 +35,7 @@ from packaging.requirements import Requirement
 from bm.build import build_features, build_selections
 from bm.config import Config, from_hydra
 from bm.core.cache import MANIFEST, find_fault
-from bm.core.machine import available_memory, n_cores
+from bm.core.machine import available_memory, bf16_unit, n_cores
 from bm.core.messages import DataError
 from bm.features.speech import PretrainedSpeech
 from bm.features.weights import find_local
@@ -135,7 +135,9 @@ def find_device(device: str, is_told: bool) -> Iterator[Finding]:
         yield Finding("device", "fail", f"device={device}: {reason}", "device=cpu, cuda or mps")
         return
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
-    yield Finding("device", "ok", f"{name}, {n_cores()} core(s)")
+    unit = bf16_unit(device)
+    half = f"bf16 by {unit}" if unit else "nothing that multiplies bf16"
+    yield Finding("device", "ok", f"{name}, {n_cores()} core(s), {half}")
 
 
 def find_memory() -> Iterator[Finding]:

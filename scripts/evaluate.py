@@ -212,6 +212,7 @@ def find_facts(solver: Solver, config: Config) -> list[tuple[str, str]]:
         "Features": ", ".join(features),
         "Parameters": f"{n_parameters:,}",
         "Training": f"{_count(len(solver.history), 'epoch')}, best: {solver.best_epoch + 1}",
+        "Precision": solver.training.precision,
     }
     first = {recording.subject_uid: recording for recording in reversed(_simulated(solver))}
     if first:

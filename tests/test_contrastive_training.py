@@ -26,6 +26,7 @@ SETTINGS = (
     "optim.batch_size=32",
     "optim.epochs=2",
     "optim.max_batches=3",
+    "optim.precision=fp32",
 )
 LEARNED = (
     "clip.linear=4",

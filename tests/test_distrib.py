@@ -12,6 +12,7 @@ import pytest
 import torch
 from ranks import build, run_ranks, step, step_on_share
 
+from bm.core.machine import bf16_unit
 from bm.segments import SegmentLoader
 
 BATCH_SIZE = 18  # shares of 9 and 9, or of 5, 5, 4 and 4
@@ -158,7 +159,7 @@ def test_run_in_two_processes_is_one_experiment_that_learns_and_goes_on(
 ):
     def run():
         done = subprocess.run(
-            [*command, "optim.epochs=2", "optim.batch_size=32"],
+            [*command, "optim.epochs=2", "optim.batch_size=32", "optim.precision=auto"],
             cwd=tmp_path, env=python_env, capture_output=True, text=True,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
@@ -166,6 +167,7 @@ def test_run_in_two_processes_is_one_experiment_that_learns_and_goes_on(
         return done.stdout, (folder / "history.json").read_text()
 
     printed, text = run()
+    assert f"optim.precision=auto: {'bf16' if bf16_unit('cpu') else 'fp32'}, as " in printed
     assert "32 are shared by 2 processes: 15 negatives per estimate" in printed
     history = json.loads(text)
     assert len(history) == 2

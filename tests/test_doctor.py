@@ -48,6 +48,14 @@ def test_healthy_machine_has_nothing_to_mend(capsys, healthy):
     } == (set(looked_at))
 
 
+@pytest.mark.parametrize("unit", ["AMX", None])
+def test_what_multiplies_bf16_is_told(monkeypatch, unit):
+    monkeypatch.setattr(doctor, "bf16_unit", lambda device: unit)
+    (finding,) = doctor.find_device("cpu", is_told=True)
+    expected = "bf16 by AMX" if unit else "nothing that multiplies bf16"
+    assert re.search(rf"ok +device +cpu, \d+ core\(s\), {expected}", str(finding))
+
+
 def test_missing_weights_are_found(capsys, healthy, tmp_path, monkeypatch):
     arguments = [*healthy, "dset.features=[SpeechEncoder]", f"features_models={tmp_path}"]
     arguments += ["+dset.features_params.SpeechEncoder.model=nobody/nothing"]

@@ -121,6 +121,7 @@ def test_kill_9_in_preprocessing_and_in_an_epoch_changes_no_number(
 def test_checkpoint_is_plain_and_self_contained(uninterrupted: Experiment) -> None:
     state = read_checkpoint(uninterrupted.xp / CHECKPOINT)  # weights_only: no code can run
     assert state["config"]["dset"]["selections"] == ["fake"]
+    assert state["precision"] == "fp32"
     assert state["subjects"] == ["fake/simulated-01", "fake/simulated-02"]
     assert len(state["sensors"][0]) == 16
     assert state["features"] == [{"name": "MelSpectrum", "dimension": 16}]

@@ -1,13 +1,17 @@
-"""What this machine lets a process use: cores and memory, within the limits of its job."""
+"""What this machine lets a process use, within the limits of its job: cores, memory, bf16."""
 
 import ctypes
 import os
 import sys
 from pathlib import Path
 
+import torch
+
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_GROUP = Path("/proc/self/cgroup")
 TRIM_THRESHOLD, MMAP_MAX = -1, -4  # of mallopt, in malloc.h
+BF16_UNITS = {"amx_bf16": "AMX", "avx512_bf16": "AVX-512"}
+"""Parts of a CPU that multiply bf16, the fastest first, by the name of the capability."""
 
 
 def available_memory() -> int:
@@ -31,6 +35,24 @@ def n_cores() -> int:
         except (OSError, ValueError):  # no limit: the file is missing, or says "max"
             continue
     return max(1, min(number for number in cores if number))
+
+
+def bf16_unit(device: str) -> str | None:
+    """What multiplies bf16 on a device, by name; None: nothing does, so that it would be slow.
+
+    Parameters
+    ----------
+    device : "cpu", "cuda", "mps", ...
+    """
+    kind = torch.device(device).type
+    if kind == "cuda":
+        with torch.cuda.device(device):
+            has_unit = torch.cuda.is_bf16_supported(including_emulation=False)
+            return torch.cuda.get_device_name() if has_unit else None
+    if kind != "cpu" or not torch.backends.mkldnn.is_available():
+        return None
+    found = torch.cpu.get_capabilities()
+    return next((name for key, name in BF16_UNITS.items() if found.get(key)), None)
 
 
 def keep_freed_memory() -> bool:

@@ -27,6 +27,7 @@ from bm.features import Feature, build_table
 from bm.losses import ClipLoss, RegressionLoss, Similarity
 from bm.recordings import Preprocessing
 from bm.recordings.montage import Montage
+from bm.training import choose_precision
 
 AT_ONCE = 64
 """Windows that the model sees in one batch."""
@@ -58,6 +59,7 @@ class Decoder:
                 "nothing to decode with it. Use play.get_solver_from_checkpoint."
             )
         self.device = choose_device(device or self.config.device)
+        self.precision = choose_precision(self.config.optim.precision, self.device)
         self.about = state
         self.subjects: list[str] = list(state["subjects"] or [])
         self.montages = [Montage.from_dict(one) for one in state.get("montages") or []]
@@ -303,7 +305,7 @@ class Decoder:
             layout = nn.functional.pad(layout, (0, 0, 0, n_more), value=NO_POSITION)
         zeros = torch.zeros(len(meg), dtype=torch.long, device=self.device)
         device = torch.device(self.device)
-        is_half = self.config.optim.precision == "bf16"
+        is_half = self.precision == "bf16"
         with torch.autocast(device.type, torch.bfloat16, enabled=is_half):
             estimate: Tensor = self.models["meg"](
                 meg.to(device), zeros + index, layout[None].to(device), zeros

@@ -18,6 +18,7 @@ SEEDS = (2036, 2037, 2038)
 COMMON: dict[str, Any] = {
     "preset": "demo",
     "optim.epochs": 2,
+    "optim.precision": "fp32",  # the same numbers on every machine
     "+selections.synthetic.n_sessions": 1,
 }
 PAPER: dict[str, float] = {

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import dora
+import torch
 from dora.conf import SlurmConfig, update_from_hydra
-from dora.distrib import get_distrib_spec, set_distrib_env
+from dora.distrib import DistribSpec, get_distrib_spec, set_distrib_env
 from dora.hydra import HydraMain, _compare_config
 from dora.shep import Sheep
 from hydra.core.hydra_config import HydraConfig
@@ -33,6 +34,7 @@ from bm.config import (
     to_dict,
 )
 from bm.core.cache import Cache
+from bm.core.machine import n_cores
 from bm.core.messages import DataError
 from bm.evaluation.audit import audit_splits, enforce
 from bm.preparation import download_studies, prepare_recordings, summary
@@ -149,7 +151,9 @@ def main(cfg: DictConfig) -> None:
     folder = Path(dora.get_xp().folder)
     with politely(folder):
         config = from_hydra(cfg)
-    if get_distrib_spec().world_size > 1:
+    spec = get_distrib_spec()
+    share_cores(spec)
+    if spec.world_size > 1:
         set_distrib_env()
         distrib.start()
     try:
@@ -157,6 +161,21 @@ def main(cfg: DictConfig) -> None:
             run(config)
     finally:
         distrib.stop()
+
+
+def share_cores(spec: DistribSpec) -> None:
+    """Compute with as many threads as this process has cores, or with OMP_NUM_THREADS.
+
+    More of them wait for each other, which takes many times longer.
+    """
+    if "OMP_NUM_THREADS" in os.environ:
+        return
+    n_threads = n_cores()
+    if spec.source != "submitit":
+        n_threads //= spec.world_size // spec.num_nodes
+    elif "SLURM_CPUS_PER_TASK" in os.environ:
+        n_threads = min(n_threads, int(os.environ["SLURM_CPUS_PER_TASK"]))
+    torch.set_num_threads(max(1, n_threads))
 
 
 @contextmanager

@@ -38,6 +38,7 @@ import treetable
 from dora.shep import Sheep
 
 from bm.checkpoint import DONE
+from bm.core.machine import n_cores
 from bm.train import WHERE
 from bm.train import main as experiment
 from scripts.command import command
@@ -64,6 +65,11 @@ class Options:
     retries: int = 1
     only: list[str] = field(default_factory=list)
 
+    @property
+    def n_at_once(self) -> int:
+        """Experiments at a time."""
+        return self.jobs or max(1, len(self.gpus) // self.ddp)
+
     def check(self) -> None:
         """Make sure that numbers make sense.
 
@@ -73,10 +79,10 @@ class Options:
         """
         if self.ddp < 1 or self.retries < 0 or self.jobs < 0:
             raise UsageError("jobs and ddp must be at least 1, and retries at least 0.")
-        if self.gpus and (self.jobs or 1) * self.ddp > len(self.gpus):
+        if self.gpus and self.n_at_once * self.ddp > len(self.gpus):
             raise UsageError(
-                f"jobs={self.jobs or 1} with ddp={self.ddp} need "
-                f"{(self.jobs or 1) * self.ddp} GPUs, but gpus= names {len(self.gpus)}."
+                f"jobs={self.n_at_once} with ddp={self.ddp} need "
+                f"{self.n_at_once * self.ddp} GPUs, but gpus= names {len(self.gpus)}."
             )
 
 
@@ -178,7 +184,6 @@ def link(grid: Grid) -> None:
 def run(tasks: Sequence[Task], options: Options) -> None:
     """Run tasks until all are over; if interrupted, end them."""
     free = list(options.gpus)
-    n_at_once = options.jobs or max(1, len(free) // options.ddp)
     try:
         while not all(task.is_over for task in tasks):
             for task in tasks:
@@ -186,7 +191,7 @@ def run(tasks: Sequence[Task], options: Options) -> None:
                     look_after(task, free, options.retries)
                 elif task.state == "WAITING" and is_ready(task, tasks):
                     n_running = sum(other.state == "RUNNING" for other in tasks)
-                    if n_running < n_at_once:
+                    if n_running < options.n_at_once:
                         n_gpus = options.ddp if options.gpus else 0
                         task.gpus, free[:] = tuple(free[:n_gpus]), free[n_gpus:]
                         start(task, options)
@@ -209,7 +214,9 @@ def start(task: Task, options: Options) -> None:
     """Start a task as a process of its own, its output going to its folder."""
     several = ["-d", f"--ddp_workers={options.ddp}"] if options.ddp > 1 else []
     command = [sys.executable, "-m", "dora", "-P", "bm", "run", *several, "--", *task.arguments]
-    env = dict(os.environ)
+    n_threads = max(1, n_cores() // (options.n_at_once * options.ddp))
+    # Threads that wait should sleep: those of other experiments need the cores.
+    env = {"OMP_NUM_THREADS": str(n_threads), "OMP_WAIT_POLICY": "passive", **os.environ}
     if task.gpus:
         env["CUDA_VISIBLE_DEVICES"] = ",".join(task.gpus)
     with open(task.xp.folder / LOG, "ab") as log:

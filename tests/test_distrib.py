@@ -10,8 +10,10 @@ import time
 import psutil
 import pytest
 import torch
+from dora.distrib import DistribSpec
 from ranks import build, run_ranks, step, step_on_share
 
+from bm import train
 from bm.core.machine import bf16_unit
 from bm.segments import SegmentLoader
 
@@ -38,6 +40,29 @@ SETTINGS = [
     "device=cpu",
 ]
 ALL = ["optim.negatives_scope=all", "optim.batch_norm_scope=all"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "variables", "n_threads"),
+    [
+        (DistribSpec(0, 1, 0, 0, 1, "empty"), {}, 6),
+        (DistribSpec(1, 3, 1, 0, 1, "env"), {}, 2),
+        (DistribSpec(1, 16, 1, 0, 1, "env"), {}, 1),
+        (DistribSpec(1, 4, 1, 0, 2, "submitit"), {"SLURM_CPUS_PER_TASK": "4"}, 4),
+        (DistribSpec(1, 4, 1, 0, 2, "submitit"), {}, 6),
+        (DistribSpec(1, 3, 1, 0, 1, "env"), {"OMP_NUM_THREADS": "5"}, None),
+    ],
+)
+def test_processes_share_the_cores(spec, variables, n_threads, monkeypatch):
+    told = []
+    monkeypatch.setattr(train.torch, "set_num_threads", told.append)
+    monkeypatch.setattr(train, "n_cores", lambda: 6)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    train.share_cores(spec)
+    assert told == ([] if n_threads is None else [n_threads])
 
 
 @pytest.fixture(scope="module")

@@ -55,7 +55,7 @@ class Reader:
         text = text.replace("SIG", self.sig).replace(
             "/data/my_study", str(self.folder / "my_study")
         )
-        return text.replace("[synthetic]", "[fake]").replace("nmi.main_table", "trial")
+        return text.replace("[synthetic]", "[fake]").replace("nmi.main_table", "demo")
 
     def run(self, block: Block, names: dict[str, Any]) -> None:
         """Run the code of a block, or those of its commands that can be run here.

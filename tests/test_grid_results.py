@@ -115,9 +115,10 @@ def test_experiments_without_a_row_are_called_by_what_is_theirs(tiny):
         "reference",
         "simpleconv.subject_layers=false",
     }
-    trial = find_grid("trial")
-    *same, child = name_rows(trial.experiments, {}).values()
-    assert same == ["reference"] * 3
+    demo = find_grid("demo")
+    *others, child = name_rows(demo.experiments, {}).values()
+    one_seed = ["reference", "simpleconv.subject_layers=false", "norm.max_scale=1000000000000.0"]
+    assert others == [*one_seed, *one_seed, 'dset.control="noise"', 'dset.control="shuffled"']
     assert child == "after reference, optim.epochs=1"
 
 
@@ -134,7 +135,7 @@ def test_accuracies_are_those_of_the_evaluation_else_of_the_last_test(tiny, outp
     results = collect(tiny, keys=["optim.lr", "dset.features"])
     assert results.experiments["state"].tolist() == ["done", "unfinished", "missing", "missing"]
     assert results.missing == [third.sig, fourth.sig]
-    assert results.experiments["optim.lr"].tolist() == [1e-3] * 4
+    assert results.experiments["optim.lr"].tolist() == [3e-3] * 4
     assert results.experiments["dset.features"].tolist() == ["MelSpectrum"] * 4
     shares = results.accuracies.set_index(["sig", "subject"])["accuracy"].to_dict()
     assert shares == {

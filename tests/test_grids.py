@@ -108,13 +108,13 @@ def test_cluster_is_chosen_by_a_file_and_no_partition_is_built_in(tmp_path, monk
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["triall"], "Did you mean 'trial'"),
-        (["trial", "jobs"], "needs a value"),
-        (["trial", "jobs=two"], "should be a whole number"),
-        (["trial", "gpus=0,1", "ddp=2", "jobs=2"], "need 4 GPUs"),
-        (["trial", "optim.lr=1"], "would make other experiments"),
-        (["trial", "only=deadbeef"], "Not in trial: deadbeef"),
-        (["trial", "retries=-1"], "retries at least 0"),
+        (["demoo"], "Did you mean 'demo'"),
+        (["demo", "jobs"], "needs a value"),
+        (["demo", "jobs=two"], "should be a whole number"),
+        (["demo", "gpus=0,1", "ddp=2", "jobs=2"], "need 4 GPUs"),
+        (["demo", "optim.lr=1"], "would make other experiments"),
+        (["demo", "only=deadbeef"], "Not in demo: deadbeef"),
+        (["demo", "retries=-1"], "retries at least 0"),
     ],
 )
 def test_wrong_arguments_say_what_is_wrong(arguments, message, capsys):
@@ -123,17 +123,20 @@ def test_wrong_arguments_say_what_is_wrong(arguments, message, capsys):
 
 
 def test_gpus_are_handed_out_and_come_back(tmp_path, monkeypatch):
-    seen = []
+    seen, threads = [], []
 
     class Process:
         def __init__(self, command, env, **options):
             seen.append(env["CUDA_VISIBLE_DEVICES"])
+            threads.append(env["OMP_NUM_THREADS"])
 
         def poll(self):
             return 1
 
     monkeypatch.setattr(run_grid.subprocess, "Popen", Process)
     monkeypatch.setattr(run_grid, "POLL", 0.0)
+    monkeypatch.setattr(run_grid, "n_cores", lambda: 13)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     options, _ = run_grid.read(["gpus=0,1,2,3", "ddp=2", "retries=0"])
     xps = [SimpleNamespace(sig=str(n), folder=tmp_path, argv=[]) for n in range(3)]
     tasks = [run_grid.Task(xp, [], None) for xp in xps]
@@ -141,6 +144,7 @@ def test_gpus_are_handed_out_and_come_back(tmp_path, monkeypatch):
     run_grid.run(tasks, options)
     assert sorted(seen) == ["0,1", "0,1", "2,3"] or sorted(seen) == ["0,1", "2,3", "2,3"]
     assert [task.state for task in tasks] == ["FAILED"] * 3
+    assert threads == ["3"] * 3  # two experiments of two processes
 
 
 @pytest.mark.slow
@@ -149,14 +153,14 @@ def test_gpus_are_handed_out_and_come_back(tmp_path, monkeypatch):
 def test_grid_runs_without_slurm_stops_goes_on_and_does_nothing_twice(
     tmp_path, python_env, monkeypatch, capsys, caplog
 ):
-    first, *_, child = find_grid("trial").signatures
+    first, *_, child = find_grid("demo").signatures
     for name, value in {**python_env, "PATH": str(tmp_path)}.items():  # no sbatch, no sinfo
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(experiment.dora, "dir", tmp_path / "outputs")
     caplog.set_level(logging.INFO)
     xps = tmp_path / "outputs" / "xps"
-    arguments = ["trial", f"only={first},{child}"]
+    arguments = ["demo", f"only={first},{child}"]
 
     (xps / first).mkdir(parents=True)
     (xps / first / CHECKPOINT).write_bytes(b"damaged")
@@ -180,11 +184,11 @@ def test_grid_runs_without_slurm_stops_goes_on_and_does_nothing_twice(
     assert run_grid.main([*arguments, "jobs=2"]) == 0
     assert "started" in caplog.text
     assert "Resumed after epoch" in (xps / first / run_grid.LOG).read_text()
-    assert len(json.loads((xps / first / "history.json").read_text())) == 8
+    assert len(json.loads((xps / first / "history.json").read_text())) == 4
     assert "Weights taken from" in (xps / child / run_grid.LOG).read_text()
     for sig in (first, child):
         assert (xps / sig / DONE).exists()
-        link = tmp_path / "outputs" / "grids" / "trial" / sig
+        link = tmp_path / "outputs" / "grids" / "demo" / sig
         assert link.resolve() == (xps / sig).resolve()
 
     caplog.clear()

@@ -1,4 +1,4 @@
-"""A real SLURM cluster: jobs of a grid fail, are cancelled and preempted; then the evaluation."""
+"""A real SLURM cluster: jobs of a grid fail, are cancelled and preempted; evaluation, notebooks."""
 
 import json
 import subprocess
@@ -6,9 +6,12 @@ import sys
 import time
 from collections.abc import Callable
 
+import pandas as pd
 import pytest
+from notebooks import NOTEBOOKS, execute_on, running_kernel
 
 from bm.checkpoint import CHECKPOINT, DONE
+from bm.grids import demo
 from scripts.experiments import find_grid
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -117,3 +120,13 @@ def test_grid_survives_failure_cancellation_and_preemption_and_is_evaluated(dora
     best = [epoch["test"] for epoch in history(first) if "test" in epoch][-1]["segment_top10"]
     assert f"{first}: top-10 segment accuracy {100 * best:.1f} %" in evaluation.stdout
     assert (xps / first / "evaluation" / "report.html").exists()
+
+    with running_kernel(env) as kernel:
+        for name in (path.stem for path in NOTEBOOKS):
+            execute_on(kernel, name, "demo", tmp_path / "grid")
+    table = pd.read_csv(tmp_path / "grid" / "outputs" / "tables" / "table2_main_results.csv")
+    ours = table[table["study"] == "fake"].set_index("row")
+    assert (ours["n_seeds"][list(demo.ROWS)] == len(demo.SEEDS)).all()
+    means = ours["mean"]
+    assert means["reference"] > means["no subject layer"] > means["no clamp"]
+    assert (means[list(demo.CONTROLS)] < 2 * ours["chance"].iloc[0]).all()

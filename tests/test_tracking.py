@@ -89,8 +89,8 @@ def test_wandb_offline_keeps_everything_in_the_folder(tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_run_and_hiplot_show_what_is_in_history_json(tmp_path, python_env):
-    first = find_grid("trial").signatures[0]
-    command = [sys.executable, "-m", "scripts.run_grid", "trial", f"only={first}"]
+    first = find_grid("demo").signatures[0]
+    command = [sys.executable, "-m", "scripts.run_grid", "demo", f"only={first}"]
     subprocess.run(
         [*command, "tensorboard=true", "wandb.use_wandb=true"],
         cwd=tmp_path, env={**python_env, "WANDB_MODE": "offline"}, check=True,
@@ -101,7 +101,7 @@ def test_run_and_hiplot_show_what_is_in_history_json(tmp_path, python_env):
     assert [loss for _, loss in curves(folder)["valid/loss"]] == pytest.approx(losses)
     assert list(folder.glob(f"wandb/offline-run-*-{first}"))
 
-    uri, picture = "trial explorer=ClipHiPlot", tmp_path / "hiplot.png"
+    uri, picture = "demo explorer=ClipHiPlot", tmp_path / "hiplot.png"
     with subprocess.Popen(
         [sys.executable, "-m", "hiplot", "dora.hiplot.load", "--port=0"],
         cwd=tmp_path, env={**python_env, "DORA_PACKAGE": "bm"}, stderr=subprocess.PIPE, text=True,

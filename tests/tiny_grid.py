@@ -1,11 +1,11 @@
-"""A grid of seconds, outside of bm: two rows with two seeds on three simulated listeners."""
+"""A grid outside of bm: two rows with two seeds."""
 
 from typing import Any
 
 from dora import Launcher
 
 from bm.grids._explorers import ClipExplorer
-from bm.grids.trial import SMALL
+from bm.grids.demo import SMALL
 
 SEEDS = (2036, 2037)
 ROWS: dict[str, dict[str, Any]] = {
@@ -17,7 +17,7 @@ ROWS: dict[str, dict[str, Any]] = {
 @ClipExplorer
 def explorer(launcher: Launcher) -> None:
     """Schedule all experiments."""
-    launcher.bind_({**SMALL, "optim.epochs": 2, "+selections.fake.n_subjects": 3})
+    launcher.bind_({**SMALL, "optim.epochs": 2})
     for seed in SEEDS:
         for row in ROWS.values():
             launcher({"seed": seed}, row)

@@ -104,6 +104,11 @@ def test_grid_survives_failure_cancellation_and_preemption_and_is_evaluated(dora
     assert len(history(first)) == 4
     assert history(first) == history(first, "whole")
     assert "2 processes: 15 negatives per estimate" in logs
+    local = [sys.executable, "-m", "scripts.run_grid", "demo", "ddp=2", f"only={first}"]
+    place = tmp_path / "without"
+    place.mkdir()
+    subprocess.run([*local, f"cache={tmp_path}"], cwd=place, env=env, check=True)
+    assert history(first) == history(first, "without")  # SLURM changes nothing
     printed = dora("grid")
     assert "4/4" in printed
     assert printed.count("COM") == len(signatures)

@@ -150,7 +150,8 @@ def accuracy_against(
         axes.plot(places, accuracies * 100, color=ACCENT, marker=".")
         if log:
             axes.set_xscale("log")
-            axes.set_xticks(places, [f"{place:g}" for place in places])
+            apart = np.append(places[1:] > 1.5 * places[:-1], True)  # labels shouldn't overlap
+            axes.set_xticks(places[apart], [f"{place:g}" for place in places[apart]])
             axes.minorticks_off()
         axes.annotate(
             "chance", (places[-1], chances[-1] * 100), (0, 4), textcoords="offset points",

@@ -35,7 +35,7 @@ class Resampler:
         old, new = ratio.numerator, ratio.denominator
         kernel = torch.ones(1, 1)
         if ratio != 1:
-            kernel = dict(julius.ResampleFrac(old, new).named_buffers())["kernel"][:, 0]
+            kernel = julius.ResampleFrac(old, new).get_buffer("kernel")[:, 0]
         # Next to nothing times a magnetic field (1e-13 T) is denormal, and many times slower.
         kernel = kernel.where(kernel.abs() > TINY, 0.0)
         self.reach = (kernel.shape[1] - old) // 2

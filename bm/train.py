@@ -166,7 +166,7 @@ def main(cfg: DictConfig) -> None:
 def share_cores(spec: DistribSpec) -> None:
     """Compute with as many threads as this process has cores, or with OMP_NUM_THREADS.
 
-    More of them wait for each other, which takes many times longer.
+    More of them wait for each other: docs/cluster.md tells what that costs.
     """
     if "OMP_NUM_THREADS" in os.environ:
         return

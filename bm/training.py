@@ -25,8 +25,8 @@ ON_BAD_LOSS = ("error", "skip")
 """What to do where a loss isn't finite: stop, or leave out the batch."""
 History = list[dict[str, dict[str, float]]]
 
-EVALUATED_AT_ONCE = {"cpu": 8, "elsewhere": 64}
-"""Segments that a model is asked about. On a CPU, more would take memory and save no time."""
+EVALUATED_AT_ONCE = 32
+"""Segments that a model is asked about: more would take memory, fewer take a small model longer."""
 
 
 @dataclass(frozen=True)
@@ -124,13 +124,7 @@ class Training:
     @property
     def n_evaluated(self) -> int:
         """Segments per batch where no loss looks at the whole of it."""
-        return min(self.batch_size, evaluated_at_once(self.device))
-
-
-def evaluated_at_once(device: str) -> int:
-    """Segments that a model on a device is asked about at a time."""
-    is_cpu = torch.device(device).type == "cpu"
-    return EVALUATED_AT_ONCE["cpu" if is_cpu else "elsewhere"]
+        return min(self.batch_size, EVALUATED_AT_ONCE)
 
 
 def choose_precision(wanted: str, device: str) -> str:

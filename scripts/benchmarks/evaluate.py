@@ -5,7 +5,7 @@ Options:
   feature=wav2vec   targets of 1024 columns, or mel: of 120
   n_sensors=208  n_subjects=27
   precisions=[fp32,bf16]
-  n_estimates=600   estimates are those of so many queries, over and over
+  n_estimates=256   estimates are those of so many queries, over and over
   n_monitored=8     queries that the reference of the word monitor takes in each repeat
   memory=true       also the peak memory of a retrieval with the paper's encoder: takes minutes
   device=cpu
@@ -36,7 +36,7 @@ from bm.scaling import BatchScaler
 from bm.segments.batch import SegmentBatch, align_to_delay
 from bm.segments.dataset import SegmentDataset
 from bm.segments.loader import SegmentLoader
-from bm.training import evaluated_at_once
+from bm.training import EVALUATED_AT_ONCE
 from scripts.benchmarks.parts import memory
 from scripts.benchmarks.parts.made import (
     DELAY,
@@ -66,7 +66,7 @@ class Settings:
     n_sensors: int = 208
     n_subjects: int = 27
     precisions: list[str] = field(default_factory=lambda: ["fp32", "bf16"])
-    n_estimates: int = 600
+    n_estimates: int = 256
     n_monitored: int = 8
     memory: bool = True
     device: str = "cpu"
@@ -118,7 +118,7 @@ class Estimated:
     """
 
     def __init__(self, dataset: SegmentDataset, like: Tensor, n_estimates: int):
-        n_at_once = min(evaluated_at_once(str(like.device)), n_estimates)
+        n_at_once = min(EVALUATED_AT_ONCE, n_estimates)
         n_estimates -= n_estimates % n_at_once
         self.estimates = torch.randn(n_estimates, *like.shape[1:], device=like.device)
         nothing = torch.empty(len(dataset), 0, 0, device=like.device)
@@ -248,7 +248,7 @@ def plain_monitor(
 
 def targets(evaluated: Evaluated, settings: Settings) -> Tensor:
     """All candidates [V, F, T]."""
-    parts = torch.arange(settings.n_candidates).split(evaluated_at_once(settings.device))
+    parts = torch.arange(settings.n_candidates).split(EVALUATED_AT_ONCE)
     return torch.cat([evaluated.target(evaluated.dataset.gather(part)).target for part in parts])
 
 
@@ -258,7 +258,7 @@ def taken(precision: str, settings: Settings) -> int:
     evaluated = Evaluated(settings, precision)
     dataset, dtype = evaluated.dataset, DTYPES[precision]
     target = evaluated.target(dataset.gather(torch.tensor([0]))).target
-    batches = SegmentLoader(dataset, evaluated_at_once(settings.device), settings.device).in_order()
+    batches = SegmentLoader(dataset, EVALUATED_AT_ONCE, settings.device).in_order()
     before = memory.used()
     keep_freed_memory()  # not earlier: what was freed before would be there to be used
     memory.forget_peak()

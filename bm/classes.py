@@ -12,10 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from bm import distrib
-from bm.evaluation import Prediction
 from bm.losses import RegressionLoss
 from bm.metrics import OnlineAccuracy
-from bm.segments import SegmentBatch, SegmentDataset
+from bm.segments import Prediction, SegmentBatch, SegmentDataset
 
 ROWS_AT_ONCE = 4096
 

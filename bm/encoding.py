@@ -15,9 +15,9 @@ from torch import Tensor
 
 from bm.core.layout import SensorMap
 from bm.core.messages import DataError
-from bm.evaluation import Prediction, Retrieval, Watch
+from bm.evaluation import Retrieval, Watch
 from bm.metrics import OnlineCorrelation, OnlineErrors
-from bm.segments import SegmentBatch, SegmentLoader
+from bm.segments import Prediction, SegmentBatch, SegmentLoader
 from bm.solver import Solver
 
 
@@ -123,7 +123,7 @@ class EncodingSolver(Solver):
         )
 
     def _forward(self, batch: SegmentBatch) -> tuple[Prediction, Tensor | None]:
-        meg, features = self._aligned(batch.meg, batch.features)
+        meg, features = self._aligned(batch)
         prompt = meg.clone()
         prompt[..., self.n_given :] = 0
         with self.training.autocast():

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bm import distrib
-from bm.evaluation.candidates import Predict
+from bm.evaluation.candidates import Embed
 from bm.losses import ClipLoss, Similarity
 from bm.segments import SegmentDataset
 from bm.segments.splits import identify
@@ -31,7 +31,7 @@ class Objective:
         self,
         loss: nn.Module,
         datasets: Mapping[str, SegmentDataset],
-        target: Predict,
+        target: Embed,
         training: Training,
     ):
         self.loss = loss
@@ -74,7 +74,7 @@ class Objective:
             if n_more:
                 drawn = self.negatives.draw(content, of_candidates)
                 negatives = self.target(self.datasets[split].gather(drawn))
-                candidates = torch.cat([candidates, negatives.target])
+                candidates = torch.cat([candidates, negatives.values])
                 of_candidates = torch.cat([of_candidates, content[negatives.row.cpu()]])
             alike["alike"] = (own[:, None] == of_candidates).to(estimates.device)
         if not len(estimates):

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +23,20 @@ from bm.checkpoint import CHECKPOINT, check_same_data, read_checkpoint, write_ch
 from bm.classes import RegressionClassificationLoss, class_accuracy
 from bm.core.progress import progress
 from bm.divergence import LossWatch
-from bm.evaluation import Prediction, Retrieval, Watch, retrieve
+from bm.evaluation import Embedded, Retrieval, Watch, retrieve
 from bm.evaluation.words import word_accuracy
 from bm.losses import spectral_penalty
 from bm.objective import Objective
 from bm.optimizer import Optimizer, OptimizerSettings
 from bm.scaling import BatchScaler
-from bm.segments import SegmentBatch, SegmentDataset, SegmentLoader, Splits, align_to_delay
+from bm.segments import (
+    Prediction,
+    SegmentBatch,
+    SegmentDataset,
+    SegmentLoader,
+    Splits,
+    align_to_delay,
+)
 from bm.training import History, Training, check_ranks, mean_loss
 
 logger = logging.getLogger(__name__)
@@ -201,9 +209,9 @@ class Solver:
             index for index, name in enumerate(self.splits.recordings) if name.startswith(prefix)
         ]
         with self.best(), torch.no_grad():
-            queries = self._queries("test")
+            test = self.splits.datasets["test"]
             words = word_accuracy(
-                self.splits.datasets["test"], queries.in_order(), self.predict, self.target,
+                test, self.queries(test).in_order(), self.estimate, self.target,
                 top_x=training.word_top_x,
                 n_negatives=training.word_negatives,
                 n_recordings=training.word_recordings,
@@ -214,35 +222,43 @@ class Solver:
             )  # fmt: skip
             classes = {}
             if isinstance(self.loss, RegressionClassificationLoss):
-                classes = class_accuracy(queries.in_order(), self.predict, self.loss.columns)
+                loader = self._load(self.segments("test"), training.n_evaluated)
+                classes = class_accuracy(loader.in_order(), self.predict, self.loss.columns)
         return {**segments, **words, **classes}
 
     def retrieve(self, split: str = "test", watch: Watch | None = None) -> Retrieval:
         """Retrieve the segments of a split with the best state."""
+        segments = self.splits.datasets[split]
         with self.best(), torch.no_grad():
-            loader = self._queries(split)
+            loader = self.queries(segments)
             batches = progress(
                 loader.in_order(), f"retrieve {split}", "segments", len(loader), loader.batch_size
             )
             return retrieve(
-                self.splits.datasets[split], iter(batches), self.predict, self.target,
+                segments, iter(batches), self.estimate, self.target,
                 similarity=self.objective.similarity, watch=watch, dtype=self.training.dtype,
             )  # fmt: skip
 
     def predict(self, batch: SegmentBatch) -> Prediction:
         """Estimates and targets of an unscaled batch."""
         prediction, _ = self._forward(self.scaler(batch.to(self.training.device)))
-        if self.training.random_estimates:
-            generator = torch.Generator().manual_seed(int(batch.row[0]))
-            noise = torch.randn(prediction.estimate.shape, generator=generator)
-            return Prediction(noise.to(prediction.target.device), prediction.target, prediction.row)
-        return prediction
+        return replace(prediction, estimate=self._told(prediction.estimate, batch))
 
-    def target(self, batch: SegmentBatch) -> Prediction:
+    def estimate(self, batch: SegmentBatch) -> Embedded:
+        """Estimates of an unscaled batch, whose features are not looked at."""
+        scaled = self.scaler(batch.to(self.training.device))
+        meg, _ = self._delayed(scaled)
+        return Embedded(self._told(self._encode(meg, scaled), batch), scaled.row)
+
+    def target(self, batch: SegmentBatch) -> Embedded:
         """Targets of an unscaled batch, without running the brain encoder."""
         batch = self.scaler(batch.to(self.training.device))
-        _, target = self._aligned(batch.meg, batch.features)
-        return Prediction(target, target, batch.row)
+        _, target = self._aligned(batch)
+        return Embedded(target, batch.row)
+
+    def queries(self, segments: SegmentDataset) -> SegmentLoader:
+        """Batches of segments for `estimate`."""
+        return self._load(segments.without_features(), self.training.n_evaluated)
 
     @contextmanager
     def best(self) -> Iterator[None]:
@@ -310,16 +326,16 @@ class Solver:
         self.best_state = deepcopy(self.models.state_dict())
         logger.info("Weights taken from %s (%s state).", path, "best" if best else "last")
 
-    def _queries(self, split: str) -> SegmentLoader:
-        return self._loader(split, batch_size=self.training.n_evaluated)
+    def _loader(self, split: str, max_batches: int | None = None) -> SegmentLoader:
+        return self._load(self.segments(split), self.training.batch_size, max_batches)
 
-    def _loader(
-        self, split: str, max_batches: int | None = None, batch_size: int | None = None
+    def _load(
+        self, segments: SegmentDataset, batch_size: int, max_batches: int | None = None
     ) -> SegmentLoader:
         training = self.training
         return SegmentLoader(
-            self.segments(split),
-            batch_size or training.batch_size,
+            segments,
+            batch_size,
             training.device,
             training.seed,
             max_batches,
@@ -330,17 +346,31 @@ class Solver:
 
     def _forward(self, batch: SegmentBatch) -> tuple[Prediction, Tensor | None]:
         """Predict a scaled batch; also the mask [B, 1, T] of samples that count, if not all do."""
-        meg, target = self._aligned(batch.meg, batch.features)
+        meg, target = self._aligned(batch)
+        return Prediction(self._encode(meg, batch), target, batch.row), self._mask(batch, target)
+
+    def _encode(self, meg: Tensor, batch: SegmentBatch) -> Tensor:
         with self.training.autocast():
             estimate = self.model(meg, batch.subject_index, self.layouts, batch.layout_index)
-        return Prediction(estimate.float(), target, batch.row), self._mask(batch, target)
+        return estimate.float()
 
     def _mask(self, batch: SegmentBatch, target: Tensor) -> Tensor | None:
         mask = batch.mask[..., : target.shape[-1]]
         return mask.to(target.dtype) if self.training.mask_loss else None
 
-    def _aligned(self, meg: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
-        meg, target = align_to_delay(meg, features, self.training.delay, self.training.sample_rate)
+    def _told(self, estimates: Tensor, batch: SegmentBatch) -> Tensor:
+        """Estimates of a batch, or noise in their place where that is the control."""
+        if not self.training.random_estimates:
+            return estimates
+        generator = torch.Generator().manual_seed(int(batch.row[0]))
+        return torch.randn(estimates.shape, generator=generator).to(estimates.device)
+
+    def _delayed(self, batch: SegmentBatch) -> tuple[Tensor, Tensor]:
+        training = self.training
+        return align_to_delay(batch.meg, batch.features, training.delay, training.sample_rate)
+
+    def _aligned(self, batch: SegmentBatch) -> tuple[Tensor, Tensor]:
+        meg, target = self._delayed(batch)
         if "features" in self.models:
             target = self.models["features"](target)
         return meg, target

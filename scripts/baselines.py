@@ -81,8 +81,8 @@ def retrieve_linearly(solver: Solver) -> Retrieval:
     """Retrieve the test segments with a backward model fitted to the same training segments."""
     data, training = solver.splits.datasets, solver.training
     model = BackwardModel(solver.scaler, training.sample_rate).fit(data["train"], data["valid"])
-    loader = SegmentLoader(data["test"], training.batch_size)
-    return retrieve(data["test"], loader.in_order(), model, model, training.batch_size)
+    batches = SegmentLoader(data["test"].without_features(), training.batch_size).in_order()
+    return retrieve(data["test"], batches, model.estimate, model.target)
 
 
 if __name__ == "__main__":

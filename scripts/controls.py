@@ -39,7 +39,7 @@ from bm.evaluation import Retrieval, retrieve
 from bm.evaluation import controls as control
 from bm.evaluation.controls import AS_REAL, AT_CHANCE, REAL, Outcome
 from bm.metrics import chance
-from bm.segments import SegmentDataset, SegmentLoader
+from bm.segments import SegmentDataset
 from bm.solver import Solver
 from scripts.command import command
 from scripts.evaluate import CONTROLS_TABLE, FOLDER, LAGS_TABLE, evaluate_solver
@@ -131,17 +131,15 @@ def accuracy_by_lag(solver: Solver, n_segments: int, reach: float, step: float) 
 @torch.no_grad()
 def retrieve_from(solver: Solver, dataset: SegmentDataset, source: SegmentDataset) -> Retrieval:
     """Retrieve segments with the best weights, their signals taken from `source`."""
-    training = solver.training
-    loader = SegmentLoader(dataset, training.batch_size, training.device)
     with solver.best():
-        heard = control.heard_with(loader.in_order(), source)
+        heard = control.heard_with(solver.queries(dataset).in_order(), source)
         return retrieve(
             dataset,
             heard,
-            solver.predict,
+            solver.estimate,
             solver.target,
-            training.batch_size,
             similarity=solver.objective.similarity,
+            dtype=solver.training.dtype,
         )
 
 

@@ -162,7 +162,7 @@ def draw_sentence(solver: Solver, sentence: str | None = None, recording: int = 
         sentence = str(own["word_sequence"].value_counts().idxmax())
     with solver.best():
         course = word_course(
-            test, solver.predict, solver.target, solver.training.sample_rate, recording, sentence,
-            similarity=solver.objective.similarity, batch_size=solver.training.batch_size,
+            test, solver.estimate, solver.target, solver.training.sample_rate, recording, sentence,
+            similarity=solver.objective.similarity, batch_size=solver.training.n_evaluated,
         )  # fmt: skip
     return plot_word_course(course)

@@ -159,12 +159,12 @@ def test_retrieval_of_the_bench_has_as_many_candidates_as_asked_for():
     evaluated = evaluate.Evaluated(settings)
     dataset = evaluated.dataset
     batches = SegmentLoader(dataset, 4).in_order()
-    found = retrieve(dataset, batches, evaluated.predict, evaluated.target)
+    found = retrieve(dataset, batches, evaluated.estimate, evaluated.target)
     assert (len(found.table), found.n_candidates) == (14, 12)
     assert found.table["candidate"].tolist() == [*range(12), 0, 1]
     candidates = evaluate.targets(evaluated, settings)
     plain = ClipLoss().scores(
-        evaluated.predict(dataset.gather(torch.arange(14))).estimate, candidates
+        evaluated.estimate(dataset.gather(torch.arange(14))).values, candidates
     )
     assert found.table["rank"].tolist() == rank_of_truth(plain, torch.arange(14) % 12).tolist()
 

@@ -44,7 +44,7 @@ def test_accuracy_among_fewer_candidates_is_that_of_random_subsets(retrieval):
 def test_word_level_probability_is_the_sum_over_candidates_of_that_word(retrieval):
     dataset = make_dataset([STORY] * 5)
     everything = dataset.gather(torch.arange(len(dataset)))
-    estimates, targets = noisy(3.0)(everything).estimate, everything.features[:30]
+    estimates, targets = noisy(3.0)(everything).values, everything.features[:30]
     flat = targets.flatten(1)
     probability = (estimates.flatten(1) @ flat.T / flat.norm(dim=1)).softmax(dim=1).numpy()
     words = np.arange(30) % 7

@@ -147,7 +147,7 @@ def test_training_matches_what_the_encoder_hears_and_leaves_it_alone(
     assert names
     assert not [name for name in names if name.startswith("features")]  # 1.2 GB each, if it were
     batch = solver.splits.datasets["train"].gather(torch.arange(2))
-    target = solver.target(batch).target
+    target = solver.target(batch).values
     assert target.shape == (2, WIDTH, 361)
     assert target.std(dim=2).mean() > 0.01
     sound = batch.features[1].T.flatten().numpy()

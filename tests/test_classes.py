@@ -9,9 +9,8 @@ from small_splits import make_dataset
 from torch.nn import functional
 
 from bm.classes import Columns, RegressionClassificationLoss, class_accuracy
-from bm.evaluation import Prediction
 from bm.models import OneHot
-from bm.segments import SegmentBatch
+from bm.segments import Prediction, SegmentBatch
 
 COLUMNS = [Columns("A", 0, 2, False), Columns("B", 2, 3, True)]
 SETTINGS = [

@@ -95,11 +95,23 @@ def test_retrieval_scores_as_the_loss_does(make):
     retrieval = solver.retrieve()
     first = retrieval.table.iloc[:8]
     with solver.best(), torch.no_grad():
-        queries = solver.predict(dataset.gather(torch.tensor(first["row"].tolist())))
+        queries = solver.estimate(dataset.gather(torch.tensor(first["row"].tolist())))
         rows = [dataset.table.index[i] for i in _first_rows(dataset)]
         candidates = solver.target(dataset.gather(torch.tensor(rows)))
-        scores = solver.loss.scores(queries.estimate, candidates.target)
+        scores = solver.loss.scores(queries.values, candidates.values)
     assert scores.argmax(dim=1).tolist() == [best[0] for best in first["best"]]
+
+
+def test_queries_come_without_features_and_are_told_the_same(make):
+    solver = make("clip.linear=4")
+    dataset = solver.splits.datasets["valid"]
+    with solver.best(), torch.no_grad():
+        for query in solver.queries(dataset).in_order():
+            assert query.features.shape == (len(query), 0, dataset.n_times)
+            expected = solver.predict(dataset.gather(query.row))
+            told = solver.estimate(query)
+            assert torch.equal(told.values, expected.estimate)
+            assert torch.equal(told.row, expected.row)
 
 
 def _first_rows(dataset) -> list[int]:

@@ -9,7 +9,7 @@ import torch
 from helpers import SmallRecording, make_splits, tell_story
 
 from bm.core.cache import Cache
-from bm.evaluation import Prediction, retrieve
+from bm.evaluation import Embedded, retrieve
 from bm.evaluation import controls as control
 from bm.evaluation.controls import AS_REAL, AT_CHANCE
 from bm.evaluation.retrieval import Retrieval
@@ -42,14 +42,17 @@ class Planted:
     def retrieve(self, source: SegmentDataset, dataset: SegmentDataset | None = None) -> Retrieval:
         dataset = dataset or self.test
         batches = control.heard_with(SegmentLoader(dataset, 64).in_order(), source)
-        return retrieve(dataset, batches, decode, decode)
+        return retrieve(dataset, batches, decode, heard)
 
 
-def decode(batch: SegmentBatch) -> Prediction:
+def decode(batch: SegmentBatch) -> Embedded:
     """The ideal decoder for responses without any delay: sensors are features."""
-    mean = batch.features.mean(dim=-1, keepdim=True)
-    target = batch.features - mean
-    return Prediction(batch.meg - batch.meg.mean(dim=-1, keepdim=True), target, batch.row)
+    return Embedded(batch.meg - batch.meg.mean(dim=-1, keepdim=True), batch.row)
+
+
+def heard(batch: SegmentBatch) -> Embedded:
+    """What it should find."""
+    return Embedded(batch.features - batch.features.mean(dim=-1, keepdim=True), batch.row)
 
 
 @pytest.fixture(scope="module")

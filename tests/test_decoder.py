@@ -147,7 +147,7 @@ def test_targets_are_those_of_training(solver, decoder):
     stimulus = from_events(item.events, decoder.window.duration)
     test = solver.splits.datasets["test"]
     rows = torch.from_numpy(np.flatnonzero(test.table["recording"] == 0)[:8])
-    expected = solver.target(test.gather(rows)).target
+    expected = solver.target(test.gather(rows)).values
     begins = (test.windows.first[rows] / 60).tolist()
     torch.testing.assert_close(decoder.targets(stimulus, begins), expected)
 

@@ -5,8 +5,7 @@ import torch
 from ranks import build
 
 from bm.encoding import signal_metrics
-from bm.evaluation import Prediction
-from bm.segments import SegmentBatch
+from bm.segments import Prediction, SegmentBatch
 
 SETTINGS = [
     "model=convrnn",

@@ -39,7 +39,8 @@ def accuracy(strength: float) -> float:
     model.fit(planted(strength, 0), planted(strength, 1))
     assert set(model.weights) == {0, 1}
     test = planted(strength, 2)
-    return retrieve(test, SegmentLoader(test, 16).in_order(), model, model).accuracy(10)
+    batches = SegmentLoader(test.without_features(), 16).in_order()
+    return retrieve(test, batches, model.estimate, model.target).accuracy(10)
 
 
 def test_planted_linear_response_is_found_by_ridge_regression():

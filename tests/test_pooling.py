@@ -6,7 +6,7 @@ import pytest
 import torch
 from small_splits import make_dataset, noisy, perfect
 
-from bm.evaluation import Prediction, Retrieval, retrieve
+from bm.evaluation import Embedded, Retrieval, retrieve
 from bm.evaluation.null import permutation_null, permutation_p
 from bm.evaluation.pooling import EVERYONE, REPETITIONS, SENTENCES, SINGLE, Pool
 from bm.segments import SegmentBatch, SegmentDataset, SegmentLoader
@@ -24,7 +24,7 @@ def probabilities(dataset: SegmentDataset, predict) -> np.ndarray:
     """[n, V] log-probability of all candidates for each row."""
     everything = dataset.gather(torch.arange(len(dataset)))
     flat = everything.features[:30].flatten(1)
-    scores = predict(everything).estimate.flatten(1) @ flat.T / flat.norm(dim=1)
+    scores = predict(everything).values.flatten(1) @ flat.T / flat.norm(dim=1)
     return scores.log_softmax(dim=1).numpy()
 
 
@@ -76,7 +76,7 @@ def test_sentences_are_retrieved_from_all_segments_of_one_presentation(dataset):
 
 
 def test_rejected_segments_are_missing_from_the_sums(dataset):
-    def rejecting(batch: SegmentBatch) -> Prediction:
+    def rejecting(batch: SegmentBatch) -> Embedded:
         kept = batch.row % 30 != 4  # candidate 4, and its copies
         return perfect(batch.select(kept))
 

@@ -7,7 +7,7 @@ import torch
 from small_splits import make_dataset, noisy, perfect
 
 from bm.core.messages import DataError
-from bm.evaluation import Prediction, Retrieval, retrieve
+from bm.evaluation import Embedded, Retrieval, retrieve
 from bm.evaluation.candidates import Candidates
 from bm.losses import ClipLoss
 from bm.segments import SegmentLoader
@@ -31,7 +31,7 @@ def naive(dataset, predict):
     identity = identify(dataset.table).tolist()
     first = [row for row, name in enumerate(identity) if name not in identity[:row]]
     everything = dataset.gather(torch.arange(len(dataset)))
-    estimates, targets = predict(everything).estimate, everything.features
+    estimates, targets = predict(everything).values, everything.features
     ranks, probabilities = [], []
     for row, name in enumerate(identity):
         scores = [
@@ -65,7 +65,7 @@ def test_scores_are_those_of_the_clip_loss(dataset):
     predict = noisy(1.0)
     found = retrieve(dataset, batches_of(dataset), predict, perfect)
     everything = dataset.gather(torch.arange(30))
-    expected = ClipLoss().probabilities(predict(everything).estimate, everything.features)
+    expected = ClipLoss().probabilities(predict(everything).values, everything.features)
     np.testing.assert_allclose(found.table["probability"][:30], expected.diagonal(), rtol=1e-4)
     np.testing.assert_allclose(
         np.stack(found.table["best_probability"][:30]), expected.topk(10, dim=1).values, rtol=1e-4
@@ -91,7 +91,7 @@ def test_targets_are_gathered_again_only_above_the_limit(dataset, max_bytes, n_t
         features = batch.features.contiguous()  # so that what is kept is a view of it
         made.append((weakref.ref(features), len(batch)))
         alive.append(sum(n for tensor, n in made if tensor() is not None))
-        return Prediction(features, features, batch.row)
+        return Embedded(features, batch.row)
 
     retrieve(dataset, batches_of(dataset), perfect, target, batch_size=4, max_bytes=max_bytes)
     assert sum(n for _, n in made) == 30 * n_times_gathered
@@ -106,7 +106,7 @@ def test_estimates_wait_until_there_are_enough_for_a_product(dataset, loaded):
     assert max(sizes) == {1: 16, 5: 15, 16: 16, 50: 50}[loaded]
     assert torch.cat([row for _, row in found]).tolist() == list(range(len(dataset)))
     everything = dataset.gather(torch.arange(len(dataset)))
-    expected = ClipLoss().scores(noisy(1.0)(everything).estimate, everything.features[:30])
+    expected = ClipLoss().scores(noisy(1.0)(everything).values, everything.features[:30])
     torch.testing.assert_close(torch.cat([scores for scores, _ in found]), expected)
 
 
@@ -153,7 +153,7 @@ def test_nothing_left_is_an_error(dataset):
 
 def test_estimates_without_information_stay_at_chance(dataset):
     def flat(batch):
-        return Prediction(torch.zeros_like(batch.features), batch.features, batch.row)
+        return Embedded(torch.zeros_like(batch.features), batch.row)
 
     assert retrieve(dataset, batches_of(dataset), flat, perfect).accuracy(10) == 0.0
 

@@ -3,7 +3,7 @@ import pytest
 import torch
 from small_splits import make_dataset, noisy, perfect
 
-from bm.evaluation import Prediction, word_accuracy
+from bm.evaluation import Embedded, word_accuracy
 from bm.segments import SegmentLoader
 from bm.segments.splits import identify
 
@@ -29,7 +29,7 @@ def naive(dataset, predict, top_x, n_negatives, n_recordings, seed):
     generator = torch.Generator().manual_seed(seed)
     negatives = torch.randperm(len(dataset), generator=generator)[:n_negatives].tolist()
     everything = dataset.gather(torch.arange(len(dataset)))
-    estimates, targets = predict(everything).estimate, everything.features
+    estimates, targets = predict(everything).values, everything.features
     identity, words = identify(dataset.table), dataset.table["word"].str.lower()
     hits = []
     for row in np.flatnonzero(dataset.table["recording"] < n_recordings):
@@ -68,7 +68,7 @@ def test_estimates_that_say_nothing_miss(dataset):
     for value in (0.0, float("nan")):
 
         def flat(batch, value=value):
-            return Prediction(torch.full_like(batch.features, value), batch.features, batch.row)
+            return Embedded(torch.full_like(batch.features, value), batch.row)
 
         assert monitor(dataset, flat, top_x=3)["wer"] == 0.0
 
@@ -80,7 +80,7 @@ def test_noise_scores_at_the_chance_level():
     def noise(batch):
         generator = torch.Generator().manual_seed(int(batch.row[0]))
         estimate = torch.randn(batch.features.shape, generator=generator)
-        return Prediction(estimate, batch.features, batch.row)
+        return Embedded(estimate, batch.row)
 
     found = monitor(dataset, noise, top_x=10, n_negatives=200)
     error = np.sqrt(found["wer_chance"] * (1 - found["wer_chance"]) / 400)

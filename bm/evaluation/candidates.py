@@ -19,7 +19,7 @@ from bm.segments.splits import identify
 logger = logging.getLogger(__name__)
 
 MAX_BYTES = 4 << 30
-SCORED_AT_ONCE = 256
+SCORED_AT_ONCE = 512
 """Estimates in one product: more would make it a little faster, and take memory."""
 GATHERED_AT_ONCE = 32
 """Segments with their features, of which several copies are made on the way."""
@@ -28,21 +28,21 @@ Part = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """What a model says of a batch.
+class Embedded:
+    """Segments of a batch as features, told from the brain signal or those of the sound heard.
 
     Attributes
     ----------
-    estimate, target : [B, F, T], features told from the brain signal, and those of the sound heard.
+    values : [B, F, T].
     row : [B], row of the split's table; segments that were rejected are missing.
     """
 
-    estimate: Tensor
-    target: Tensor
+    values: Tensor
     row: Tensor
 
 
-Predict = Callable[[SegmentBatch], Prediction]
+Embed = Callable[[SegmentBatch], Embedded]
+"""Estimates of a batch, or its targets."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class Candidates:
     ----------
     dataset : the split.
     rows : [V] rows of its table.
-    target : target of a batch; its `estimate` is not looked at.
+    target : targets of a batch.
     chunk_size : targets gathered, and estimates scored, at once.
     max_bytes : targets are kept if all of them together are not larger.
     similarity : scores of estimates and targets; that of the loss that was trained with.
@@ -92,7 +92,7 @@ class Candidates:
         self,
         dataset: SegmentDataset,
         rows: np.ndarray,
-        target: Predict,
+        target: Embed,
         chunk_size: int = SCORED_AT_ONCE,
         max_bytes: int = MAX_BYTES,
         similarity: Similarity | None = None,
@@ -114,7 +114,7 @@ class Candidates:
         return int(self.kept.sum())
 
     def scores(
-        self, batches: Iterable[SegmentBatch], predict: Predict
+        self, batches: Iterable[SegmentBatch], estimate: Embed
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield scores [B, V] of estimates and targets, and the rows [B] that they are of.
 
@@ -123,8 +123,8 @@ class Candidates:
         """
         waiting, row_of, n = torch.empty(0, 0), torch.empty(0, dtype=torch.int64), 0
         for batch in batches:
-            prediction = predict(batch)
-            embedded = self.similarity.embed_estimates(prediction.estimate)
+            estimates = estimate(batch)
+            embedded = self.similarity.embed_estimates(estimates.values)
             if not len(embedded):
                 continue
             if n and n + len(embedded) > len(waiting):
@@ -133,10 +133,11 @@ class Candidates:
             if len(embedded) > len(waiting):
                 size = max(self.chunk_size, len(embedded))
                 waiting = embedded.new_empty(size, embedded.shape[1], dtype=self.dtype)
-                row_of = prediction.row.new_empty(size)
+                row_of = estimates.row.new_empty(size)
             waiting[n : n + len(embedded)] = embedded
-            row_of[n : n + len(embedded)] = prediction.row
+            row_of[n : n + len(embedded)] = estimates.row
             n += len(embedded)
+            del estimates, embedded  # while the model is asked about the next
         if n:
             yield self._compare(waiting[:n]), row_of[:n].clone()
 
@@ -164,6 +165,6 @@ class Candidates:
     def _gather(self) -> Iterator[Part]:
         """Flattened targets of each chunk, their norms, and their rows."""
         for part in self._parts:
-            prediction = self.target(self.dataset.gather(part))
-            flat, norms = self.similarity.embed_candidates(prediction.target)
-            yield flat.to(self.dtype), norms, prediction.row
+            targets = self.target(self.dataset.gather(part))
+            flat, norms = self.similarity.embed_candidates(targets.values)
+            yield flat.to(self.dtype), norms, targets.row

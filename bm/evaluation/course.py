@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from bm.core.messages import DataError
-from bm.evaluation.candidates import Candidates, Predict, Unique
+from bm.evaluation.candidates import Candidates, Embed, Unique
 from bm.evaluation.words import NO_WORD, word_ids
 from bm.losses import Similarity
 from bm.segments import SegmentDataset
@@ -44,8 +44,8 @@ class WordCourse:
 @torch.no_grad()
 def word_course(
     dataset: SegmentDataset,
-    predict: Predict,
-    target: Predict,
+    estimate: Embed,
+    target: Embed,
     sample_rate: float,
     recording: int,
     sentence: str,
@@ -62,7 +62,7 @@ def word_course(
     Parameters
     ----------
     dataset : the test split.
-    predict, target, similarity, batch_size : as in `bm.evaluation.retrieve`.
+    estimate, target, similarity, batch_size : as in `bm.evaluation.retrieve`.
     sample_rate : Hz, of the brain signals.
     recording, sentence : index, and ``word_sequence``, of what was heard; the first time it was.
     step : seconds from window to window.
@@ -84,7 +84,7 @@ def word_course(
     candidates = Candidates(dataset, unique.first, target, batch_size, similarity=similarity)
     scores = torch.full((len(shown), len(candidates)), torch.nan)  # stays, if the scaler rejects
     batches = map(shown.gather, torch.arange(len(shown)).split(batch_size))
-    for found, row in candidates.scores(batches, predict):
+    for found, row in candidates.scores(batches, estimate):
         scores[row.cpu()] = found.cpu()
     probability = scores.softmax(dim=1).numpy()
     word_of_candidate = known[unique.first[candidates.kept]]

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bm.evaluation.candidates import Prediction
+from bm.evaluation.candidates import Embedded
 from bm.segments import SegmentBatch, SegmentDataset
 
 Scale = Callable[[SegmentBatch], SegmentBatch]
@@ -66,15 +66,21 @@ class BackwardModel:
             self.weights[int(subject)] = candidates[int(np.argmax(scores))].float()
         return self
 
-    def __call__(self, batch: SegmentBatch) -> Prediction:
-        """Estimates and targets of an unscaled batch."""
+    def estimate(self, batch: SegmentBatch) -> Embedded:
+        """Estimates of an unscaled batch."""
         batch = self.scale(batch)
-        estimate = torch.zeros_like(batch.features)
+        n_features = next(iter(self.weights.values())).shape[1]
+        estimates = batch.meg.new_zeros(len(batch), n_features, batch.meg.shape[2])
         for subject in batch.subject_index.unique().tolist():
             own = batch.subject_index == subject
             lagged = self._lagged(batch.meg[own])
-            estimate[own] = (lagged @ self.weights[subject]).transpose(1, 2)
-        return Prediction(estimate, batch.features, batch.row)
+            estimates[own] = (lagged @ self.weights[subject]).transpose(1, 2)
+        return Embedded(estimates, batch.row)
+
+    def target(self, batch: SegmentBatch) -> Embedded:
+        """Targets of an unscaled batch."""
+        batch = self.scale(batch)
+        return Embedded(batch.features, batch.row)
 
     def _moments(self, dataset: SegmentDataset, subject: int) -> tuple[Tensor, Tensor]:
         """Products of inputs with themselves and with the features, over all segments."""

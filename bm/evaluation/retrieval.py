@@ -18,7 +18,7 @@ from torch import Tensor
 
 from bm import distrib
 from bm.core.messages import DataError
-from bm.evaluation.candidates import MAX_BYTES, SCORED_AT_ONCE, Candidates, Predict, Unique
+from bm.evaluation.candidates import MAX_BYTES, SCORED_AT_ONCE, Candidates, Embed, Unique
 from bm.evaluation.statistics import hits, interval
 from bm.evaluation.words import word_ids
 from bm.losses import Similarity
@@ -123,8 +123,8 @@ class Retrieval:
 def retrieve(
     dataset: SegmentDataset,
     batches: Iterable[SegmentBatch],
-    predict: Predict,
-    target: Predict,
+    estimate: Embed,
+    target: Embed,
     batch_size: int = SCORED_AT_ONCE,
     max_bytes: int = MAX_BYTES,
     similarity: Similarity | None = None,
@@ -136,9 +136,9 @@ def retrieve(
     Parameters
     ----------
     dataset : the split; its candidates are the first occurrence of each unique segment.
-    batches : queries.
-    predict : estimates and targets of a batch.
-    target : the same without the estimates, which need the model (`estimate` is not looked at).
+    batches : queries; nobody but `estimate` looks at them.
+    estimate : estimates of a batch.
+    target : targets of a batch.
     batch_size : queries scored at once.
     max_bytes : all targets are kept in memory up to this size, else gathered anew for each batch.
     similarity : scores of estimates and targets; as published if not given.
@@ -158,7 +158,7 @@ def retrieve(
     truth = torch.from_numpy(column[unique.of_row])
     words = torch.from_numpy(word_ids(dataset)[unique.first[candidates.kept]])
     found = [torch.empty(0, len(OUTCOME) + 2 * min(N_BEST, len(candidates)), dtype=torch.float64)]
-    for scores, scored in candidates.scores(batches, predict):
+    for scores, scored in candidates.scores(batches, estimate):
         row = scored.cpu()
         known = truth[row] >= 0
         if known.any():

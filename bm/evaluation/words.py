@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from bm import distrib
-from bm.evaluation.candidates import MAX_BYTES, SCORED_AT_ONCE, Candidates, Predict, Unique
+from bm.evaluation.candidates import MAX_BYTES, SCORED_AT_ONCE, Candidates, Embed, Unique
 from bm.losses import Similarity
 from bm.metrics import chance_of_match
 from bm.segments import SegmentBatch, SegmentDataset
@@ -33,8 +33,8 @@ NO_WORD = -1
 def word_accuracy(
     dataset: SegmentDataset,
     batches: Iterable[SegmentBatch],
-    predict: Predict,
-    target: Predict,
+    estimate: Embed,
+    target: Embed,
     top_x: int = 10,
     n_negatives: int = 10_000,
     n_recordings: int = 40,
@@ -55,7 +55,7 @@ def word_accuracy(
     ----------
     dataset : the split.
     batches : its segments; those that aren't asked for are skipped.
-    predict, target : as in `bm.evaluation.retrieve`.
+    estimate, target : as in `bm.evaluation.retrieve`.
     top_x : candidates looked at.
     n_negatives : random segments.
     n_recordings : only segments of the first so many recordings are asked for.
@@ -87,7 +87,7 @@ def word_accuracy(
     pool = _Pool.of(unique, used[candidates.kept], negatives, words)
     n_hits, chances = 0, []
     queries = _only(batches, torch.from_numpy(asked & (pool.truth >= 0)))
-    for scores, scored in candidates.scores(queries, predict):
+    for scores, scored in candidates.scores(queries, estimate):
         row = scored.cpu().numpy()
         ranks = pool.rank_of_best(scores.cpu(), row)
         n_hits += int((ranks <= top_x - 1).sum())

@@ -10,7 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bm.segments.batch import SegmentBatch, align_to_delay
+    from bm.segments.batch import Prediction, SegmentBatch, align_to_delay
     from bm.segments.dataset import SegmentDataset
     from bm.segments.gather import SegmentGatherer
     from bm.segments.loader import SegmentLoader
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bm.segments.windows import WindowRule, find_windows
 
 __all__ = [
+    "Prediction",
     "Prepared",
     "SegmentBatch",
     "SegmentDataset",
@@ -35,6 +36,7 @@ __all__ = [
 
 _MODULES = {
     "Prepared": "prepare",
+    "Prediction": "batch",
     "SegmentBatch": "batch",
     "align_to_delay": "batch",
     "SegmentDataset": "dataset",

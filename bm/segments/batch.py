@@ -1,4 +1,4 @@
-"""A batch of segments."""
+"""A batch of segments, and what a model says of it."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -54,6 +54,21 @@ class SegmentBatch:
             name: change(one) for name, one in vars(self).items() if isinstance(one, Tensor)
         }
         return replace(self, **changed)
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of a batch.
+
+    Attributes
+    ----------
+    estimate, target : [B, F, T], features told from the brain signal, and those of the sound heard.
+    row : [B], row of the split's table; segments that were rejected are missing.
+    """
+
+    estimate: Tensor
+    target: Tensor
+    row: Tensor
 
 
 def align_to_delay(

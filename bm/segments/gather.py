@@ -110,6 +110,12 @@ class SegmentGatherer:
         other.stimuli = stimuli
         return other
 
+    def without_features(self: Segments) -> Segments:
+        """The same segments for a model that is asked what was heard: no features are gathered."""
+        return self.with_stimuli(
+            replace(self.stimuli, features=[], rows=[], timelines=[], is_scaled=True)
+        )
+
     def gather(self, rows: Tensor) -> SegmentBatch:
         """Batch of the segments at `rows` [B]."""
         return self.restore(self.gather_stored(rows))
@@ -159,5 +165,7 @@ class SegmentGatherer:
             rows.index_select(0, timeline[samples].flatten())
             for rows, timeline in zip(stimuli.rows, stimuli.timelines, strict=True)
         ]
+        if not parts:
+            return torch.empty(len(samples), 0, samples.shape[1], device=samples.device)
         joined = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
         return joined.view(*samples.shape, joined.shape[-1]).transpose(1, 2)

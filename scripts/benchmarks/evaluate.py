@@ -5,7 +5,7 @@ Options:
   feature=wav2vec   targets of 1024 columns, or mel: of 120
   n_sensors=208  n_subjects=27
   precisions=[fp32,bf16]
-  n_estimates=256   estimates are those of so many queries, over and over
+  n_estimates=512   estimates are those of so many queries, over and over
   n_monitored=8     queries that the reference of the word monitor takes in each repeat
   memory=true       also the peak memory of a retrieval with the paper's encoder: takes minutes
   device=cpu
@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from bm.core.machine import keep_freed_memory, n_cores
-from bm.evaluation.candidates import Candidates, Prediction
+from bm.evaluation.candidates import Candidates, Embedded
 from bm.evaluation.retrieval import retrieve
 from bm.evaluation.words import word_accuracy
 from bm.losses import EPSILON
@@ -66,7 +66,7 @@ class Settings:
     n_sensors: int = 208
     n_subjects: int = 27
     precisions: list[str] = field(default_factory=lambda: ["fp32", "bf16"])
-    n_estimates: int = 256
+    n_estimates: int = 512
     n_monitored: int = 8
     memory: bool = True
     device: str = "cpu"
@@ -92,19 +92,19 @@ class Evaluated:
         self.model = model.to(self.device).eval()
 
     @torch.no_grad()
-    def predict(self, batch: SegmentBatch) -> Prediction:
-        """Estimates and targets of a batch."""
+    def estimate(self, batch: SegmentBatch) -> Embedded:
+        """Estimates of a batch."""
         batch = self.scaler(batch.to(self.device))
-        meg, target = align_to_delay(batch.meg, batch.features, DELAY, RATE)
+        meg, _ = align_to_delay(batch.meg, batch.features, DELAY, RATE)
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.is_half):
             estimate = self.model(meg, batch.subject_index, self.layouts, batch.layout_index)
-        return Prediction(estimate.float(), target, batch.row)
+        return Embedded(estimate.float(), batch.row)
 
-    def target(self, batch: SegmentBatch) -> Prediction:
+    def target(self, batch: SegmentBatch) -> Embedded:
         """Targets alone."""
         batch = self.scaler(batch.to(self.device))
         _, target = align_to_delay(batch.meg, batch.features, DELAY, RATE)
-        return Prediction(target, target, batch.row)
+        return Embedded(target, batch.row)
 
 
 class Estimated:
@@ -126,11 +126,10 @@ class Estimated:
         whole = SegmentBatch(nothing, nothing, nothing, row, row, row, row)
         self.batches = [whole.select(part) for part in row.split(n_at_once)]
 
-    def predict(self, batch: SegmentBatch) -> Prediction:
+    def estimate(self, batch: SegmentBatch) -> Embedded:
         """Estimates of a batch; they begin anew where they end."""
         first = int(batch.row[0]) % len(self.estimates)
-        estimate = self.estimates[first : first + len(batch)]
-        return Prediction(estimate, estimate, batch.row)
+        return Embedded(self.estimates[first : first + len(batch)], batch.row)
 
 
 def run(settings: Settings) -> list[Row]:
@@ -138,7 +137,7 @@ def run(settings: Settings) -> list[Row]:
     torch.set_num_threads(settings.n_threads or n_cores())
     keep_freed_memory()
     evaluated = Evaluated(settings)
-    like = evaluated.target(evaluated.dataset.gather(torch.tensor([0]))).target
+    like = evaluated.target(evaluated.dataset.gather(torch.tensor([0]))).values
     queries = Estimated(evaluated.dataset, like, settings.n_estimates)
     rows = scoring(evaluated, queries, settings) + monitoring(evaluated, queries, settings)
     del evaluated, queries
@@ -198,7 +197,7 @@ def score(candidates: Candidates, queries: Estimated, device: str) -> Callable[[
     n_batches = len(queries.estimates) // len(queries.batches[0])
 
     def ask() -> None:
-        for _ in candidates.scores(queries.batches[:n_batches], queries.predict):
+        for _ in candidates.scores(queries.batches[:n_batches], queries.estimate):
             pass
 
     return lambda: 2e-9 * queries.estimates.numel() * len(candidates) / seconds(ask, device)
@@ -220,7 +219,7 @@ def monitor(
 
     def ask() -> None:
         word_accuracy(
-            evaluated.dataset, queries.batches, queries.predict, evaluated.target, TOP, dtype=dtype
+            evaluated.dataset, queries.batches, queries.estimate, evaluated.target, TOP, dtype=dtype
         )
 
     return lambda: settings.n_queries / seconds(ask, settings.device)
@@ -249,7 +248,7 @@ def plain_monitor(
 def targets(evaluated: Evaluated, settings: Settings) -> Tensor:
     """All candidates [V, F, T]."""
     parts = torch.arange(settings.n_candidates).split(EVALUATED_AT_ONCE)
-    return torch.cat([evaluated.target(evaluated.dataset.gather(part)).target for part in parts])
+    return torch.cat([evaluated.target(evaluated.dataset.gather(part)).values for part in parts])
 
 
 def taken(precision: str, settings: Settings) -> int:
@@ -257,11 +256,11 @@ def taken(precision: str, settings: Settings) -> int:
     torch.set_num_threads(settings.n_threads or n_cores())
     evaluated = Evaluated(settings, precision)
     dataset, dtype = evaluated.dataset, DTYPES[precision]
-    target = evaluated.target(dataset.gather(torch.tensor([0]))).target
-    batches = SegmentLoader(dataset, EVALUATED_AT_ONCE, settings.device).in_order()
+    target = evaluated.target(dataset.gather(torch.tensor([0]))).values
+    queries = SegmentLoader(dataset.without_features(), EVALUATED_AT_ONCE, settings.device)
     before = memory.used()
     keep_freed_memory()  # not earlier: what was freed before would be there to be used
     memory.forget_peak()
-    retrieve(dataset, batches, evaluated.predict, evaluated.target, dtype=dtype)
+    retrieve(dataset, queries.in_order(), evaluated.estimate, evaluated.target, dtype=dtype)
     of_candidates = settings.n_candidates * target.numel() * dtype.itemsize
     return memory.peak() - before - of_candidates

@@ -19,7 +19,7 @@ from bm.segments.splits import identify
 logger = logging.getLogger(__name__)
 
 MAX_BYTES = 4 << 30
-SCORED_AT_ONCE = 512
+SCORED_AT_ONCE = 480
 """Estimates in one product: more would make it a little faster, and take memory."""
 GATHERED_AT_ONCE = 32
 """Segments with their features, of which several copies are made on the way."""

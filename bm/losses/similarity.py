@@ -125,10 +125,12 @@ def check_shapes(estimates: Tensor, candidates: Tensor) -> None:
 def _product(left: Tensor, right: Tensor) -> Tensor:
     """[B, V] inner products of [B, D] and [V, D], in single precision at least."""
     if left.dtype not in (torch.bfloat16, torch.float16):
-        return left @ right.T
+        if left.requires_grad or len(left) >= len(right):  # ranks together learn as one would
+            return left @ right.T
+        return (right @ left.T).T  # the longer matrix, at the left, isn't rearranged: faster
     total = torch.zeros(len(right), len(left), device=left.device)
     # A product is rounded to the type of its factors: sums of several lose less. Long ones are
-    # faster, and so are those with the longer matrix, which then isn't rearranged, at the left.
+    # faster, and so are those with the longer matrix at the left.
     stretch = max(SHORTEST_STRETCH, -(-left.shape[1] // N_STRETCHES))
     for one, other in zip(right.split(stretch, 1), left.split(stretch, 1), strict=True):
         total += one @ other.T

@@ -5,7 +5,7 @@ Options:
   feature=wav2vec   targets of 1024 columns, or mel: of 120
   n_sensors=208  n_subjects=27
   precisions=[fp32,bf16]
-  n_estimates=512   estimates are those of so many queries, over and over
+  n_estimates=480   estimates are those of so many queries, over and over
   n_monitored=8     queries that the reference of the word monitor takes in each repeat
   memory=true       also the peak memory of a retrieval with the paper's encoder: takes minutes
   device=cpu
@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from bm.core.machine import keep_freed_memory, n_cores
-from bm.evaluation.candidates import Candidates, Embedded
+from bm.evaluation.candidates import SCORED_AT_ONCE, Candidates, Embedded
 from bm.evaluation.retrieval import retrieve
 from bm.evaluation.words import word_accuracy
 from bm.losses import EPSILON
@@ -66,7 +66,7 @@ class Settings:
     n_sensors: int = 208
     n_subjects: int = 27
     precisions: list[str] = field(default_factory=lambda: ["fp32", "bf16"])
-    n_estimates: int = 512
+    n_estimates: int = SCORED_AT_ONCE
     n_monitored: int = 8
     memory: bool = True
     device: str = "cpu"

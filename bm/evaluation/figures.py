@@ -56,12 +56,14 @@ def learning_curves(losses: Mapping[str, Sequence[float]], best_epoch: int | Non
     """Loss per epoch of each split, and the epoch whose weights are used (counted from 0)."""
     with matplotlib.rc_context(STYLE):
         figure, axes = _figure(2.9)
+        upper = max(losses, key=lambda split: losses[split][-1])
         for (split, values), colour in zip(losses.items(), (SOFT, ACCENT), strict=False):
             epochs = np.arange(1, len(values) + 1)
             axes.plot(epochs, values, color=colour, marker="o" if len(values) < 3 else None)
             axes.annotate(
                 split, (epochs[-1], values[-1]), (6, 0), textcoords="offset points",
-                va="center", color=colour if colour == ACCENT else MUTED,
+                va="bottom" if split == upper else "top",  # they often end at the same place
+                color=colour if colour == ACCENT else MUTED,
             )  # fmt: skip
         if best_epoch is not None and "valid" in losses:
             place = best_epoch + 1, losses["valid"][best_epoch]

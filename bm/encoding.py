@@ -15,10 +15,15 @@ from torch import Tensor
 
 from bm.core.layout import SensorMap
 from bm.core.messages import DataError
-from bm.evaluation import Retrieval, Watch
+from bm.evaluation import Retrieval, SegmentFeatures, Watch
 from bm.metrics import OnlineCorrelation, OnlineErrors
 from bm.segments import Prediction, SegmentBatch, SegmentLoader
 from bm.solver import Solver
+
+NOTHING_TOLD = (
+    "task.type=encode predicts brain signals, so segments can't be retrieved: its test metrics are "
+    "in history.json."
+)
 
 
 class EncodingSolver(Solver):
@@ -110,6 +115,15 @@ class EncodingSolver(Solver):
         finally:
             self.is_testing = False
 
+    def estimate(self, batch: SegmentBatch) -> SegmentFeatures:
+        """The brain signal is what is predicted, not what features are told from.
+
+        Raises
+        ------
+        ValueError : always.
+        """
+        raise ValueError(NOTHING_TOLD)
+
     def retrieve(self, split: str = "test", watch: Watch | None = None) -> Retrieval:
         """Segments can't be retrieved from predicted brain signals.
 
@@ -117,13 +131,11 @@ class EncodingSolver(Solver):
         ------
         ValueError : always.
         """
-        raise ValueError(
-            f"task.type=encode predicts brain signals, so the segments of {split} can't be "
-            "retrieved: its test metrics are in history.json."
-        )
+        raise ValueError(NOTHING_TOLD)
 
     def _forward(self, batch: SegmentBatch) -> tuple[Prediction, Tensor | None]:
         meg, features = self._aligned(batch)
+        features = self._target(features)
         prompt = meg.clone()
         prompt[..., self.n_given :] = 0
         with self.training.autocast():

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bm import distrib
-from bm.evaluation.candidates import Embed
+from bm.evaluation.candidates import FeaturesOf
 from bm.losses import ClipLoss, Similarity
 from bm.segments import SegmentDataset
 from bm.segments.splits import identify
@@ -31,7 +31,7 @@ class Objective:
         self,
         loss: nn.Module,
         datasets: Mapping[str, SegmentDataset],
-        target: Embed,
+        target: FeaturesOf,
         training: Training,
     ):
         self.loss = loss

@@ -23,7 +23,7 @@ from bm.checkpoint import CHECKPOINT, check_same_data, read_checkpoint, write_ch
 from bm.classes import RegressionClassificationLoss, class_accuracy
 from bm.core.progress import progress
 from bm.divergence import LossWatch
-from bm.evaluation import Embedded, Retrieval, Watch, retrieve
+from bm.evaluation import Retrieval, SegmentFeatures, Watch, retrieve
 from bm.evaluation.words import word_accuracy
 from bm.losses import spectral_penalty
 from bm.objective import Objective
@@ -242,19 +242,19 @@ class Solver:
     def predict(self, batch: SegmentBatch) -> Prediction:
         """Estimates and targets of an unscaled batch."""
         prediction, _ = self._forward(self.scaler(batch.to(self.training.device)))
-        return replace(prediction, estimate=self._told(prediction.estimate, batch))
+        return replace(prediction, estimate=self._or_noise(prediction.estimate, batch))
 
-    def estimate(self, batch: SegmentBatch) -> Embedded:
+    def estimate(self, batch: SegmentBatch) -> SegmentFeatures:
         """Estimates of an unscaled batch, whose features are not looked at."""
         scaled = self.scaler(batch.to(self.training.device))
-        meg, _ = self._delayed(scaled)
-        return Embedded(self._told(self._encode(meg, scaled), batch), scaled.row)
+        meg, _ = self._aligned(scaled)
+        return SegmentFeatures(self._or_noise(self._encode(meg, scaled), batch), scaled.row)
 
-    def target(self, batch: SegmentBatch) -> Embedded:
+    def target(self, batch: SegmentBatch) -> SegmentFeatures:
         """Targets of an unscaled batch, without running the brain encoder."""
         batch = self.scaler(batch.to(self.training.device))
-        _, target = self._aligned(batch)
-        return Embedded(target, batch.row)
+        _, features = self._aligned(batch)
+        return SegmentFeatures(self._target(features), batch.row)
 
     def queries(self, segments: SegmentDataset) -> SegmentLoader:
         """Batches of segments for `estimate`."""
@@ -326,7 +326,7 @@ class Solver:
         self.best_state = deepcopy(self.models.state_dict())
         logger.info("Weights taken from %s (%s state).", path, "best" if best else "last")
 
-    def _loader(self, split: str, max_batches: int | None = None) -> SegmentLoader:
+    def _loader(self, split: str, max_batches: int | None) -> SegmentLoader:
         return self._load(self.segments(split), self.training.batch_size, max_batches)
 
     def _load(
@@ -346,8 +346,9 @@ class Solver:
 
     def _forward(self, batch: SegmentBatch) -> tuple[Prediction, Tensor | None]:
         """Predict a scaled batch; also the mask [B, 1, T] of samples that count, if not all do."""
-        meg, target = self._aligned(batch)
-        return Prediction(self._encode(meg, batch), target, batch.row), self._mask(batch, target)
+        meg, features = self._aligned(batch)
+        estimate, target = self._encode(meg, batch), self._target(features)
+        return Prediction(estimate, target, batch.row), self._mask(batch, target)
 
     def _encode(self, meg: Tensor, batch: SegmentBatch) -> Tensor:
         with self.training.autocast():
@@ -358,19 +359,19 @@ class Solver:
         mask = batch.mask[..., : target.shape[-1]]
         return mask.to(target.dtype) if self.training.mask_loss else None
 
-    def _told(self, estimates: Tensor, batch: SegmentBatch) -> Tensor:
+    def _or_noise(self, estimates: Tensor, batch: SegmentBatch) -> Tensor:
         """Estimates of a batch, or noise in their place where that is the control."""
         if not self.training.random_estimates:
             return estimates
         generator = torch.Generator().manual_seed(int(batch.row[0]))
         return torch.randn(estimates.shape, generator=generator).to(estimates.device)
 
-    def _delayed(self, batch: SegmentBatch) -> tuple[Tensor, Tensor]:
+    def _aligned(self, batch: SegmentBatch) -> tuple[Tensor, Tensor]:
         training = self.training
         return align_to_delay(batch.meg, batch.features, training.delay, training.sample_rate)
 
-    def _aligned(self, batch: SegmentBatch) -> tuple[Tensor, Tensor]:
-        meg, target = self._delayed(batch)
-        if "features" in self.models:
-            target = self.models["features"](target)
-        return meg, target
+    def _target(self, features: Tensor) -> Tensor:
+        if "features" not in self.models:
+            return features
+        target: Tensor = self.models["features"](features)
+        return target

@@ -6,14 +6,14 @@ import numpy as np
 import pandas as pd
 import torch
 
-from bm.evaluation import Embedded
+from bm.evaluation import SegmentFeatures
 from bm.recordings import Signal
 from bm.recordings.sensors import Sensors
 from bm.segments import SegmentBatch, SegmentDataset, SignalStore
 from bm.segments.gather import Stimuli
 
 N_TIMES, N_FEATURES, GAP = 4, 3, 6
-Model = Callable[[SegmentBatch], Embedded]
+Model = Callable[[SegmentBatch], SegmentFeatures]
 
 
 def make_dataset(words: list[list[tuple[str, int, str]]], seed: int = 0) -> SegmentDataset:
@@ -56,7 +56,7 @@ def make_dataset(words: list[list[tuple[str, int, str]]], seed: int = 0) -> Segm
 def noisy(strength: float, seed: int = 0) -> Model:
     """Estimates that are the target and noise; each row of the table always gets the same noise."""
 
-    def predict(batch: SegmentBatch) -> Embedded:
+    def predict(batch: SegmentBatch) -> SegmentFeatures:
         noise = [
             torch.randn(
                 batch.features.shape[1:], generator=torch.Generator().manual_seed(seed + row)
@@ -64,11 +64,11 @@ def noisy(strength: float, seed: int = 0) -> Model:
             for row in batch.row.tolist()
         ]
         estimate = batch.features + strength * torch.stack(noise)
-        return Embedded(estimate, batch.row)
+        return SegmentFeatures(estimate, batch.row)
 
     return predict
 
 
-def perfect(batch: SegmentBatch) -> Embedded:
+def perfect(batch: SegmentBatch) -> SegmentFeatures:
     """Estimates equal to the targets."""
-    return Embedded(batch.features, batch.row)
+    return SegmentFeatures(batch.features, batch.row)

@@ -102,8 +102,17 @@ def test_retrieval_scores_as_the_loss_does(make):
     assert scores.argmax(dim=1).tolist() == [best[0] for best in first["best"]]
 
 
-def test_queries_come_without_features_and_are_told_the_same(make):
-    solver = make("clip.linear=4")
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("clip.linear=4",),
+        ("dset.storage=fp16", "dset.residency=disk"),
+        ("norm.clip=false", "norm.max_scale=6"),
+        ("test.wer_random=true",),
+    ],
+)
+def test_queries_come_without_features_and_are_told_the_same(make, overrides):
+    solver = make(*overrides)
     dataset = solver.splits.datasets["valid"]
     with solver.best(), torch.no_grad():
         for query in solver.queries(dataset).in_order():

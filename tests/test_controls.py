@@ -9,7 +9,7 @@ import torch
 from helpers import SmallRecording, make_splits, tell_story
 
 from bm.core.cache import Cache
-from bm.evaluation import Embedded, retrieve
+from bm.evaluation import SegmentFeatures, retrieve
 from bm.evaluation import controls as control
 from bm.evaluation.controls import AS_REAL, AT_CHANCE
 from bm.evaluation.retrieval import Retrieval
@@ -45,14 +45,14 @@ class Planted:
         return retrieve(dataset, batches, decode, heard)
 
 
-def decode(batch: SegmentBatch) -> Embedded:
+def decode(batch: SegmentBatch) -> SegmentFeatures:
     """The ideal decoder for responses without any delay: sensors are features."""
-    return Embedded(batch.meg - batch.meg.mean(dim=-1, keepdim=True), batch.row)
+    return SegmentFeatures(batch.meg - batch.meg.mean(dim=-1, keepdim=True), batch.row)
 
 
-def heard(batch: SegmentBatch) -> Embedded:
+def heard(batch: SegmentBatch) -> SegmentFeatures:
     """What it should find."""
-    return Embedded(batch.features - batch.features.mean(dim=-1, keepdim=True), batch.row)
+    return SegmentFeatures(batch.features - batch.features.mean(dim=-1, keepdim=True), batch.row)
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import torch
 from small_splits import GAP, make_dataset, perfect
 
 from bm.core.messages import DataError
-from bm.evaluation import Embedded
+from bm.evaluation import SegmentFeatures
 from bm.evaluation.course import word_course
 from bm.segments import SegmentBatch
 
@@ -17,8 +17,8 @@ RATE = 2.0
 def what_is_heard(strength: float):
     """Estimates that are the features under the window: right at onsets, mixed between them."""
 
-    def predict(batch: SegmentBatch) -> Embedded:
-        return Embedded(strength * batch.features, batch.row)
+    def predict(batch: SegmentBatch) -> SegmentFeatures:
+        return SegmentFeatures(strength * batch.features, batch.row)
 
     return predict
 
@@ -38,8 +38,8 @@ def test_each_word_is_most_probable_at_its_onset():
 def test_candidates_of_one_word_share_their_probability():
     dataset = make_dataset([STORY])
 
-    def says_nothing(batch: SegmentBatch) -> Embedded:
-        return Embedded(torch.zeros_like(batch.features), batch.row)
+    def says_nothing(batch: SegmentBatch) -> SegmentFeatures:
+        return SegmentFeatures(torch.zeros_like(batch.features), batch.row)
 
     course = word_course(dataset, says_nothing, perfect, RATE, 0, "sentence 0", 0.5, batch_size=4)
     expected = np.repeat(course.chances[:, None], len(course.times), axis=1)
@@ -51,9 +51,9 @@ def test_candidates_of_one_word_share_their_probability():
 def test_windows_that_are_rejected_have_no_probability():
     dataset = make_dataset([STORY])
 
-    def rejects_the_first(batch: SegmentBatch) -> Embedded:
+    def rejects_the_first(batch: SegmentBatch) -> SegmentFeatures:
         kept = batch.row > 0
-        return Embedded(batch.features[kept], batch.row[kept])
+        return SegmentFeatures(batch.features[kept], batch.row[kept])
 
     course = word_course(dataset, rejects_the_first, perfect, RATE, 0, "sentence 0", step=0.5)
     assert np.isnan(course.probabilities[:, 0]).all()

@@ -74,6 +74,8 @@ def test_sound_predicts_the_simulated_response(settings):
     assert not solver.is_testing
     with pytest.raises(ValueError, match="can't be retrieved"):
         solver.retrieve()
+    with pytest.raises(ValueError, match="can't be retrieved"):
+        solver.estimate(first_batch(solver))
 
 
 @pytest.mark.parametrize(("gt", "gt_test"), [(True, False), (False, True)])

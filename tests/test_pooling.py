@@ -6,7 +6,7 @@ import pytest
 import torch
 from small_splits import make_dataset, noisy, perfect
 
-from bm.evaluation import Embedded, Retrieval, retrieve
+from bm.evaluation import Retrieval, SegmentFeatures, retrieve
 from bm.evaluation.null import permutation_null, permutation_p
 from bm.evaluation.pooling import EVERYONE, REPETITIONS, SENTENCES, SINGLE, Pool
 from bm.segments import SegmentBatch, SegmentDataset, SegmentLoader
@@ -76,7 +76,7 @@ def test_sentences_are_retrieved_from_all_segments_of_one_presentation(dataset):
 
 
 def test_rejected_segments_are_missing_from_the_sums(dataset):
-    def rejecting(batch: SegmentBatch) -> Embedded:
+    def rejecting(batch: SegmentBatch) -> SegmentFeatures:
         kept = batch.row % 30 != 4  # candidate 4, and its copies
         return perfect(batch.select(kept))
 

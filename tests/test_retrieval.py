@@ -7,7 +7,7 @@ import torch
 from small_splits import make_dataset, noisy, perfect
 
 from bm.core.messages import DataError
-from bm.evaluation import Embedded, Retrieval, retrieve
+from bm.evaluation import Retrieval, SegmentFeatures, retrieve
 from bm.evaluation.candidates import Candidates
 from bm.losses import ClipLoss
 from bm.segments import SegmentLoader
@@ -91,7 +91,7 @@ def test_targets_are_gathered_again_only_above_the_limit(dataset, max_bytes, n_t
         features = batch.features.contiguous()  # so that what is kept is a view of it
         made.append((weakref.ref(features), len(batch)))
         alive.append(sum(n for tensor, n in made if tensor() is not None))
-        return Embedded(features, batch.row)
+        return SegmentFeatures(features, batch.row)
 
     retrieve(dataset, batches_of(dataset), perfect, target, batch_size=4, max_bytes=max_bytes)
     assert sum(n for _, n in made) == 30 * n_times_gathered
@@ -153,7 +153,7 @@ def test_nothing_left_is_an_error(dataset):
 
 def test_estimates_without_information_stay_at_chance(dataset):
     def flat(batch):
-        return Embedded(torch.zeros_like(batch.features), batch.row)
+        return SegmentFeatures(torch.zeros_like(batch.features), batch.row)
 
     assert retrieve(dataset, batches_of(dataset), flat, perfect).accuracy(10) == 0.0
 

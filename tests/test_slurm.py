@@ -27,12 +27,12 @@ def env(python_env):
 
 @pytest.fixture
 def dora(tmp_path, env):
-    """`dora grid demo` in a folder; returns what it prints."""
+    """`dora grid demo`; returns what it prints."""
+    place = tmp_path / "grid"
+    place.mkdir()
+    (place / "cache").symlink_to(tmp_path)
 
-    def grid(folder, *arguments):
-        place = tmp_path / folder
-        place.mkdir(exist_ok=True)
-        (place / "cache").is_symlink() or (place / "cache").symlink_to(tmp_path)
+    def grid(*arguments):
         command = [sys.executable, "-m", "dora", "-P", "bm", "grid", *FLAGS, "demo", *arguments]
         done = subprocess.run(command, cwd=place, env=env, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -92,17 +92,17 @@ def test_grid_survives_failure_cancellation_and_preemption_and_is_evaluated(dora
 
     (xps / third).mkdir(parents=True)
     (xps / third / CHECKPOINT).write_bytes(b"damaged")
-    dora("grid")
+    dora()
     jobs = [job(sig) for sig in signatures]
     assert len({name.split("_")[0] for name in jobs[:-1]}) == 1  # one array
-    dora("grid", "6", "-C")
+    dora("6", "-C")
     wait_until(lambda: not in_queue(job(noise)), "one is cancelled")
     assert not (xps / noise / DONE).exists()
     preempted = wait_until(preempt_one, "one is preempted")
     wait_until(lambda: state(job(third)) == "FAILED", "the third has failed")
 
     (xps / third / CHECKPOINT).unlink()
-    dora("grid", "-r")
+    dora("-r")
     for sig in signatures:
         wait_until((xps / sig / DONE).exists, f"{sig} is done")
     states = {sig: state(name) for sig, name in zip(signatures, jobs, strict=True)}
@@ -116,7 +116,7 @@ def test_grid_survives_failure_cancellation_and_preemption_and_is_evaluated(dora
     place.mkdir()
     subprocess.run([*local, f"cache={tmp_path}"], cwd=place, env=env, check=True)
     assert history(preempted) == history(preempted, "without")  # nor does SLURM change it
-    printed = dora("grid")
+    printed = dora()
     assert "4/4" in printed
     assert printed.count("COM") == len(signatures)
 

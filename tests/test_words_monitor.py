@@ -3,7 +3,7 @@ import pytest
 import torch
 from small_splits import make_dataset, noisy, perfect
 
-from bm.evaluation import Embedded, word_accuracy
+from bm.evaluation import SegmentFeatures, word_accuracy
 from bm.segments import SegmentLoader
 from bm.segments.splits import identify
 
@@ -19,9 +19,8 @@ def dataset():
 
 
 def monitor(dataset, predict, batch_size=8, **options):
-    return word_accuracy(
-        dataset, SegmentLoader(dataset, batch_size).in_order(), predict, perfect, **options
-    )
+    batches = SegmentLoader(dataset, batch_size).in_order()
+    return word_accuracy(dataset, batches, predict, perfect, batch_size=batch_size, **options)
 
 
 def naive(dataset, predict, top_x, n_negatives, n_recordings, seed):
@@ -68,7 +67,7 @@ def test_estimates_that_say_nothing_miss(dataset):
     for value in (0.0, float("nan")):
 
         def flat(batch, value=value):
-            return Embedded(torch.full_like(batch.features, value), batch.row)
+            return SegmentFeatures(torch.full_like(batch.features, value), batch.row)
 
         assert monitor(dataset, flat, top_x=3)["wer"] == 0.0
 
@@ -80,7 +79,7 @@ def test_noise_scores_at_the_chance_level():
     def noise(batch):
         generator = torch.Generator().manual_seed(int(batch.row[0]))
         estimate = torch.randn(batch.features.shape, generator=generator)
-        return Embedded(estimate, batch.row)
+        return SegmentFeatures(estimate, batch.row)
 
     found = monitor(dataset, noise, top_x=10, n_negatives=200)
     error = np.sqrt(found["wer_chance"] * (1 - found["wer_chance"]) / 400)

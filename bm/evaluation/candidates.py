@@ -28,8 +28,8 @@ Part = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
-class Embedded:
-    """Segments of a batch as features, told from the brain signal or those of the sound heard.
+class SegmentFeatures:
+    """Features of the segments of a batch: told from the brain signal, or of the sound heard.
 
     Attributes
     ----------
@@ -41,7 +41,7 @@ class Embedded:
     row: Tensor
 
 
-Embed = Callable[[SegmentBatch], Embedded]
+FeaturesOf = Callable[[SegmentBatch], SegmentFeatures]
 """Estimates of a batch, or its targets."""
 
 
@@ -92,7 +92,7 @@ class Candidates:
         self,
         dataset: SegmentDataset,
         rows: np.ndarray,
-        target: Embed,
+        target: FeaturesOf,
         chunk_size: int = SCORED_AT_ONCE,
         max_bytes: int = MAX_BYTES,
         similarity: Similarity | None = None,
@@ -114,7 +114,7 @@ class Candidates:
         return int(self.kept.sum())
 
     def scores(
-        self, batches: Iterable[SegmentBatch], estimate: Embed
+        self, batches: Iterable[SegmentBatch], estimate: FeaturesOf
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield scores [B, V] of estimates and targets, and the rows [B] that they are of.
 

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from bm.core.messages import DataError
-from bm.evaluation.candidates import Candidates, Embed, Unique
+from bm.evaluation.candidates import GATHERED_AT_ONCE, Candidates, FeaturesOf, Unique
 from bm.evaluation.words import NO_WORD, word_ids
 from bm.losses import Similarity
 from bm.segments import SegmentDataset
@@ -44,14 +44,14 @@ class WordCourse:
 @torch.no_grad()
 def word_course(
     dataset: SegmentDataset,
-    estimate: Embed,
-    target: Embed,
+    estimate: FeaturesOf,
+    target: FeaturesOf,
     sample_rate: float,
     recording: int,
     sentence: str,
     step: float = STEP,
     similarity: Similarity | None = None,
-    batch_size: int = 256,
+    batch_size: int = GATHERED_AT_ONCE,
 ) -> WordCourse:
     """Slide the window of a decoder along a sentence.
 
@@ -62,10 +62,11 @@ def word_course(
     Parameters
     ----------
     dataset : the test split.
-    estimate, target, similarity, batch_size : as in `bm.evaluation.retrieve`.
+    estimate, target, similarity : as in `bm.evaluation.retrieve`.
     sample_rate : Hz, of the brain signals.
     recording, sentence : index, and ``word_sequence``, of what was heard; the first time it was.
     step : seconds from window to window.
+    batch_size : windows that the model is asked about, and scored, at once.
 
     Raises
     ------

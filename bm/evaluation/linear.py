@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bm.evaluation.candidates import Embedded
+from bm.evaluation.candidates import SegmentFeatures
 from bm.segments import SegmentBatch, SegmentDataset
 
 Scale = Callable[[SegmentBatch], SegmentBatch]
@@ -66,7 +66,7 @@ class BackwardModel:
             self.weights[int(subject)] = candidates[int(np.argmax(scores))].float()
         return self
 
-    def estimate(self, batch: SegmentBatch) -> Embedded:
+    def estimate(self, batch: SegmentBatch) -> SegmentFeatures:
         """Estimates of an unscaled batch."""
         batch = self.scale(batch)
         n_features = next(iter(self.weights.values())).shape[1]
@@ -75,12 +75,12 @@ class BackwardModel:
             own = batch.subject_index == subject
             lagged = self._lagged(batch.meg[own])
             estimates[own] = (lagged @ self.weights[subject]).transpose(1, 2)
-        return Embedded(estimates, batch.row)
+        return SegmentFeatures(estimates, batch.row)
 
-    def target(self, batch: SegmentBatch) -> Embedded:
+    def target(self, batch: SegmentBatch) -> SegmentFeatures:
         """Targets of an unscaled batch."""
         batch = self.scale(batch)
-        return Embedded(batch.features, batch.row)
+        return SegmentFeatures(batch.features, batch.row)
 
     def _moments(self, dataset: SegmentDataset, subject: int) -> tuple[Tensor, Tensor]:
         """Products of inputs with themselves and with the features, over all segments."""

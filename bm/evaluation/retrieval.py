@@ -18,7 +18,7 @@ from torch import Tensor
 
 from bm import distrib
 from bm.core.messages import DataError
-from bm.evaluation.candidates import MAX_BYTES, SCORED_AT_ONCE, Candidates, Embed, Unique
+from bm.evaluation.candidates import MAX_BYTES, SCORED_AT_ONCE, Candidates, FeaturesOf, Unique
 from bm.evaluation.statistics import hits, interval
 from bm.evaluation.words import word_ids
 from bm.losses import Similarity
@@ -123,8 +123,8 @@ class Retrieval:
 def retrieve(
     dataset: SegmentDataset,
     batches: Iterable[SegmentBatch],
-    estimate: Embed,
-    target: Embed,
+    estimate: FeaturesOf,
+    target: FeaturesOf,
     batch_size: int = SCORED_AT_ONCE,
     max_bytes: int = MAX_BYTES,
     similarity: Similarity | None = None,

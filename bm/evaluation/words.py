@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from bm import distrib
-from bm.evaluation.candidates import MAX_BYTES, SCORED_AT_ONCE, Candidates, Embed, Unique
+from bm.evaluation.candidates import MAX_BYTES, SCORED_AT_ONCE, Candidates, FeaturesOf, Unique
 from bm.losses import Similarity
 from bm.metrics import chance_of_match
 from bm.segments import SegmentBatch, SegmentDataset
@@ -33,8 +33,8 @@ NO_WORD = -1
 def word_accuracy(
     dataset: SegmentDataset,
     batches: Iterable[SegmentBatch],
-    estimate: Embed,
-    target: Embed,
+    estimate: FeaturesOf,
+    target: FeaturesOf,
     top_x: int = 10,
     n_negatives: int = 10_000,
     n_recordings: int = 40,

@@ -14,7 +14,7 @@ class SegmentBatch:
     Attributes
     ----------
     meg : [B, C, T] brain signal, MEG or EEG.
-    features : [B, F, T] features of the stimulus.
+    features : [B, F, T] features of the stimulus; F is 0 where a model is asked what was heard.
     mask : [B, 1, T] bool, where a word is heard.
     subject_index, recording_index, layout_index : [B].
     row : [B], row of the split's table of segments.

@@ -111,7 +111,10 @@ class SegmentGatherer:
         return other
 
     def without_features(self: Segments) -> Segments:
-        """The same segments for a model that is asked what was heard: no features are gathered."""
+        """The same segments for a model that is asked what was heard.
+
+        No features are gathered, so there is nothing left to scale.
+        """
         return self.with_stimuli(
             replace(self.stimuli, features=[], rows=[], timelines=[], is_scaled=True)
         )

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from bm.core.machine import keep_freed_memory, n_cores
-from bm.evaluation.candidates import SCORED_AT_ONCE, Candidates, Embedded
+from bm.evaluation.candidates import SCORED_AT_ONCE, Candidates, SegmentFeatures
 from bm.evaluation.retrieval import retrieve
 from bm.evaluation.words import word_accuracy
 from bm.losses import EPSILON
@@ -92,19 +92,19 @@ class Evaluated:
         self.model = model.to(self.device).eval()
 
     @torch.no_grad()
-    def estimate(self, batch: SegmentBatch) -> Embedded:
+    def estimate(self, batch: SegmentBatch) -> SegmentFeatures:
         """Estimates of a batch."""
         batch = self.scaler(batch.to(self.device))
         meg, _ = align_to_delay(batch.meg, batch.features, DELAY, RATE)
         with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=self.is_half):
             estimate = self.model(meg, batch.subject_index, self.layouts, batch.layout_index)
-        return Embedded(estimate.float(), batch.row)
+        return SegmentFeatures(estimate.float(), batch.row)
 
-    def target(self, batch: SegmentBatch) -> Embedded:
+    def target(self, batch: SegmentBatch) -> SegmentFeatures:
         """Targets alone."""
         batch = self.scaler(batch.to(self.device))
         _, target = align_to_delay(batch.meg, batch.features, DELAY, RATE)
-        return Embedded(target, batch.row)
+        return SegmentFeatures(target, batch.row)
 
 
 class Estimated:
@@ -126,10 +126,10 @@ class Estimated:
         whole = SegmentBatch(nothing, nothing, nothing, row, row, row, row)
         self.batches = [whole.select(part) for part in row.split(n_at_once)]
 
-    def estimate(self, batch: SegmentBatch) -> Embedded:
+    def estimate(self, batch: SegmentBatch) -> SegmentFeatures:
         """Estimates of a batch; they begin anew where they end."""
         first = int(batch.row[0]) % len(self.estimates)
-        return Embedded(self.estimates[first : first + len(batch)], batch.row)
+        return SegmentFeatures(self.estimates[first : first + len(batch)], batch.row)
 
 
 def run(settings: Settings) -> list[Row]:

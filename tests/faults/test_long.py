@@ -1,5 +1,6 @@
 """A long run takes no more memory and no more open files at its end than soon after its start."""
 
+import gc
 from dataclasses import replace
 
 import psutil
@@ -28,11 +29,12 @@ def test_memory_and_open_files_stay_as_they_are(
         used.append(process.memory_info().rss)
         n_files.append(process.num_fds())
 
+    gc.collect()  # what earlier tests left would go in the midst of this one
     solver = build_solver(config, reference.base / "long", look)
     solver.run()
     assert len(used) == n_epochs
     third = n_epochs // 3
     growth = max(used[-third:]) - max(used[third : 2 * third])
-    wrong = growth > MOST_GROWTH or n_files[-1] != n_files[third]
+    wrong = growth > MOST_GROWTH or n_files[-1] > n_files[third]
     print(f"{growth:,} bytes more, {n_files[third]} then {n_files[-1]} files open")  # noqa: T201
     tally.add(f"memory and open files over {n_epochs * n_steps:,} steps", 0, int(wrong))

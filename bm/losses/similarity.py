@@ -125,7 +125,7 @@ def check_shapes(estimates: Tensor, candidates: Tensor) -> None:
 def _product(left: Tensor, right: Tensor) -> Tensor:
     """[B, V] inner products of [B, D] and [V, D], in single precision at least."""
     if left.dtype not in (torch.bfloat16, torch.float16):
-        if left.requires_grad or len(left) >= len(right):  # ranks together learn as one would
+        if left.requires_grad or len(left) >= len(right):  # gradients of ranks as of one process
             return left @ right.T
         return (right @ left.T).T  # the longer matrix, at the left, isn't rearranged: faster
     total = torch.zeros(len(right), len(left), device=left.device)

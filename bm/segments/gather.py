@@ -113,7 +113,7 @@ class SegmentGatherer:
     def without_features(self: Segments) -> Segments:
         """The same segments for a model that is asked what was heard.
 
-        No features are gathered, so there is nothing left to scale.
+        No features are gathered, so there are none to scale.
         """
         return self.with_stimuli(
             replace(self.stimuli, features=[], rows=[], timelines=[], is_scaled=True)

@@ -152,6 +152,8 @@ def test_anchors_can_be_chosen_by_a_query():
         times_of(WindowRule(condition="wrd == 1"), events)
     with pytest.raises(ValueError, match="condition='word ==' can't be evaluated"):
         times_of(WindowRule(condition="word =="), events)
+    with pytest.raises(ValueError, match="can't be evaluated"):  # nor what isn't of the table
+        times_of(WindowRule(condition="@pd.io.common.os.getpid() == 1"), events)
 
 
 def test_recording_without_such_events_has_no_windows():

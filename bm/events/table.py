@@ -89,10 +89,10 @@ def match_events(events: pd.DataFrame, query: str, key: str, source: str) -> np.
 
     Raises
     ------
-    ValueError : the query doesn't parse, or names a column that isn't there.
+    ValueError : the query doesn't parse, or names what isn't a column.
     """
-    try:
-        return np.asarray(events.eval(query), dtype=bool)
+    try:  # without the variables of this place, which a query could name after an @
+        return np.asarray(events.eval(query, local_dict={}, global_dict={}), dtype=bool)
     except Exception as error:  # pandas raises a dozen types for a malformed query
         raise ValueError(
             f"{key}={query!r} can't be evaluated on {source}: {error}. Columns: {list(events)}."
